@@ -1,0 +1,1 @@
+"""Boards and parts as data, and the folding solver."""

@@ -1,0 +1,1 @@
+"""Components in Amaranth: one a module, each with its spec."""

@@ -1,0 +1,1 @@
+"""From floats to integers: number formats, quantised layers, training, export."""
