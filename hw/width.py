@@ -1,0 +1,139 @@
+"""Width adapter: beats of one number of lanes to beats of another."""
+
+from dataclasses import dataclass
+from math import gcd
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from brambling.hw.beat import Beats
+from brambling.quant.formats import Format
+
+__all__ = ["WidthAdapter", "WidthAdapterSpec"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthAdapterSpec:
+    """Regroup a vector of ``elements`` from ``source`` to ``target`` lanes; neither need divide.
+
+    Works in units of the lanes' greatest common divisor. It holds up to ``capacity`` units: enough
+    that it takes or gives a beat in every cycle, also from one frame to the next.
+    """
+
+    fmt: Format
+    elements: int
+    source: int
+    target: int
+
+    @property
+    def i(self) -> Beats:
+        return Beats(self.fmt, self.elements, self.source)
+
+    @property
+    def o(self) -> Beats:
+        return Beats(self.fmt, self.elements, self.target)
+
+    @property
+    def unit(self) -> int:
+        """Elements of a unit."""
+        return gcd(self.source, self.target)
+
+    @property
+    def taken(self) -> int:
+        """Units of an input beat."""
+        return self.source // self.unit
+
+    @property
+    def given(self) -> int:
+        """Units of an output beat."""
+        return self.target // self.unit
+
+    @property
+    def units(self) -> int:
+        """Units of a frame."""
+        return -(-self.elements // self.unit)
+
+    @property
+    def capacity(self) -> int:
+        """Units held."""
+        return self.taken + self.given - 1
+
+    def build(self) -> "WidthAdapter":
+        return WidthAdapter(self)
+
+
+class WidthAdapter(wiring.Component):
+    """Streaming form of :class:`WidthAdapterSpec`.
+
+    An output beat is offered one edge after the input beat that completes it. An input beat may be
+    taken in the same cycle as the output beat that makes room for it; the first beat of a frame in
+    the same cycle as the last output beat of the frame before, or at any time where ``first`` shows
+    that the frame before ends early.
+
+    Members
+    -------
+    i : ``In(spec.i.signature)``
+    o : ``Out(spec.o.signature)``
+    """
+
+    i: stream.Interface
+    o: stream.Interface
+
+    def __init__(self, spec: WidthAdapterSpec) -> None:
+        self.spec = spec
+        super().__init__({"i": In(spec.i.signature), "o": Out(spec.o.signature)})
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        spec = self.spec
+        size = spec.unit * spec.fmt.width
+        cells = Signal(spec.capacity * size)
+        level = Signal(range(spec.capacity + 1))  # Units held.
+        beat = Signal(range(spec.i.count + 1))  # Input beats of this frame so far.
+        first = Signal()  # No beat of this frame has been given.
+
+        ended = beat == spec.i.count
+        final = ended & (level <= spec.given)
+        m.d.comb += [
+            self.o.valid.eq((level >= spec.given) | (ended & (level != 0))),
+            self.o.payload.first.eq(first),
+            self.o.payload.data.as_value().eq(cells[: spec.given * size]),
+        ]
+        give = self.o.valid & self.o.ready
+
+        # What is left after giving, and whether another beat fits behind it.
+        left = Signal(range(spec.capacity + 1))
+        kept = Signal.like(cells)
+        begun, restart = Signal(), Signal()
+        m.d.comb += [
+            left.eq(Mux(give, Mux(final, 0, level - spec.given), level)),
+            kept.eq(Mux(give, cells >> spec.given * size, cells)),
+            begun.eq((beat != 0) & ~(give & final)),
+            restart.eq(self.i.payload.first & begun & ~ended),
+            self.i.ready.eq(
+                Mux(ended, give & final, left + spec.taken <= spec.capacity) | restart
+            ),
+        ]
+        take = self.i.valid & self.i.ready
+        base, number = Signal.like(left), Signal.like(beat)
+        m.d.comb += [
+            base.eq(Mux(restart, 0, left)),
+            number.eq(Mux(begun & ~restart, beat, 0)),
+        ]
+        with m.If(give):
+            m.d.sync += [first.eq(0), beat.eq(Mux(final, 0, beat))]
+        m.d.sync += [level.eq(left), cells.eq(kept)]
+        with m.If(take):
+            added = Signal(range(spec.taken + 1))
+            tail = spec.units - (spec.i.count - 1) * spec.taken
+            m.d.comb += added.eq(Mux(number == spec.i.count - 1, tail, spec.taken))
+            m.d.sync += [beat.eq(number + 1), level.eq(base + added)]
+            with m.If(number == 0):
+                m.d.sync += first.eq(1)
+            data = self.i.payload.data.as_value()
+            for n in range(spec.capacity - spec.taken + 1):
+                with m.If(base == n):
+                    m.d.sync += cells[n * size :][: spec.taken * size].eq(data)
+        return m

@@ -1,0 +1,428 @@
+"""The cycle model: at which clock edge every beat leaves every engine.
+
+Computed from the specs alone, without the hardware; the RTL must agree at every beat, in every
+simulator, whatever the stalls at either end. A beat moves when it is offered and its taker is
+ready, so each time is a maximum over earlier times plus constants: the model evaluates these
+recurrences beat by beat (a max-plus system; Baccelli et al., "Synchronization and Linearity",
+1992), and where a run without stalls has become periodic, continues it by addition.
+
+Cycle 0 is the first clock edge at which reset is low. A beat's cycle is the edge at which valid
+and ready are both high.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brambling.errors import BramblingError
+from brambling.hw.accelerator import Edge, Node, edges
+from brambling.hw.queue import FifoSpec
+from brambling.hw.width import WidthAdapterSpec
+from brambling.timing import Timing
+
+__all__ = ["Deadlock", "Schedule", "schedule"]
+
+ALWAYS = np.ones(1, bool)
+
+
+class Deadlock(BramblingError):
+    """The beats stop moving before the work is done."""
+
+
+@dataclass(slots=True)
+class Wire:
+    """The beats of one stream: from when each is offered, from when taken, and when it moves."""
+
+    offers: list[int] = field(default_factory=list)
+    readies: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+
+    def settle(self) -> None:
+        """Move every beat that is known to be both offered and wanted."""
+        times, offers, readies = self.times, self.offers, self.readies
+        for n in range(len(times), min(len(offers), len(readies))):
+            times.append(max(offers[n], readies[n]))
+
+    def offer(self, time: int) -> None:
+        self.offers.append(time)
+        self.settle()
+
+    def want(self, time: int) -> None:
+        self.readies.append(time)
+        self.settle()
+
+
+class Process(Protocol):
+    """A component of the model; :meth:`step` goes on as far as the times known so far allow."""
+
+    def step(self) -> None: ...
+
+
+def next_allowed(pattern: NDArray[np.bool_]) -> Callable[[int], int]:
+    """Return the function from a cycle to the first cycle, not before it, that is allowed."""
+    if pattern.all():
+        return lambda cycle: cycle
+    period = len(pattern)
+    allowed = np.flatnonzero(pattern)
+    index = np.searchsorted(allowed, np.arange(period))
+    wrapped = np.append(allowed, allowed[0] + period)
+    gaps = (wrapped[index] - np.arange(period)).tolist()
+    return lambda cycle: cycle + gaps[cycle % period]
+
+
+@dataclass(slots=True)
+class Source:
+    """Offers ``count`` beats, beginning to offer one only in allowed cycles."""
+
+    o: Wire
+    count: int
+    allowed: Callable[[int], int]
+
+    def step(self) -> None:
+        times = self.o.times
+        while len(self.o.offers) < self.count:
+            n = len(self.o.offers)
+            if len(times) < n:
+                return
+            self.o.offer(self.allowed(times[n - 1] + 1 if n else 0))
+
+
+@dataclass(slots=True)
+class Sink:
+    """Takes beats in allowed cycles."""
+
+    i: Wire
+    allowed: Callable[[int], int]
+
+    def step(self) -> None:
+        while len(self.i.readies) < len(self.i.offers):
+            self.i.want(self.allowed(self.i.offers[len(self.i.readies)]))
+
+
+@dataclass(slots=True)
+class FifoProcess:
+    """A buffered FIFO: a memory, and a register at its output that is refilled as it empties.
+
+    ``capacity`` is the memory's; ``None`` where the writer makes sure of room by itself, and calls
+    :meth:`write`.
+    """
+
+    o: Wire
+    i: Wire | None = None
+    capacity: int | None = None
+    writes: list[int] = field(default_factory=list)
+    reads: list[int] = field(default_factory=list)  # Memory to output register.
+
+    def write(self, time: int) -> None:
+        self.writes.append(time)
+
+    def step(self) -> None:
+        moved = True
+        while moved:
+            moved = self._take() | self._give()
+
+    def _take(self) -> bool:
+        if self.i is None or self.capacity is None:
+            return False
+        wire, n = self.i, len(self.writes)
+        if len(wire.readies) == n:
+            ready = wire.times[n - 1] + 1 if n else 0
+            if n >= self.capacity:
+                if len(self.reads) <= n - self.capacity:
+                    return False
+                ready = max(ready, self.reads[n - self.capacity] + 1)
+            wire.want(ready)
+        if len(wire.times) <= n:
+            return False
+        self.writes.append(wire.times[n])
+        return True
+
+    def _give(self) -> bool:
+        moved = False
+        times = self.o.times
+        while (n := len(self.reads)) < len(self.writes) and len(times) >= n:
+            read = self.writes[n] + 1
+            if n:
+                read = max(read, times[n - 1])
+            self.reads.append(read)
+            self.o.offer(read + 1)
+            moved = True
+        return moved
+
+
+@dataclass(slots=True)
+class EngineProcess:
+    """Anything that keeps a :class:`Timing` and ends in a queue."""
+
+    i: Wire
+    o: Wire
+    timing: Timing
+    depth: int
+    queue: FifoProcess = field(init=False)
+    taken: int = 0  # Input beats so far.
+    made: int = 0  # Results begun so far.
+    beat: int = 0  # Input beats of this vector so far.
+    fold: int = 0
+    slot: int = -1  # Cycle of the last slot.
+
+    def __post_init__(self) -> None:
+        self.queue = FifoProcess(self.o)
+
+    @property
+    def results(self) -> list[int]:
+        """Cycles in which results are written into the queue."""
+        return self.queue.writes
+
+    def step(self) -> None:
+        while True:
+            self.queue.step()
+            if not (self._fresh() if self.fold == 0 else self._replay()):
+                return
+
+    def _room(self) -> int | None:
+        """First cycle with room for another result; ``None`` where that is not known yet."""
+        if self.made < self.depth:
+            return 0
+        taken = self.o.times
+        index = self.made - self.depth
+        return taken[index] + Timing.CREDIT if len(taken) > index else None
+
+    def _fresh(self) -> bool:
+        wire, beats = self.i, self.timing.beats
+        n = self.taken
+        if len(wire.readies) == n:
+            ready = self.slot + 1
+            if self.beat == beats - 1:
+                room = self._room()
+                if room is None:
+                    return False
+                ready = max(ready, room)
+            wire.want(ready)
+        if len(wire.times) == n:
+            return False
+        self.slot = wire.times[n]
+        self.taken += 1
+        self.beat += 1
+        if self.beat == beats:
+            self._complete()
+        return True
+
+    def _replay(self) -> bool:
+        room = self._room()
+        if room is None:
+            return False
+        self.slot = max(self.slot + self.timing.beats, room)
+        self._complete()
+        return True
+
+    def _complete(self) -> None:
+        self.queue.write(self.slot + self.timing.latency)
+        self.made += 1
+        self.fold = (self.fold + 1) % self.timing.folds
+        self.beat = 0
+
+
+@dataclass(slots=True)
+class AdapterProcess:
+    """A width adapter; see :class:`brambling.hw.width.WidthAdapter`."""
+
+    i: Wire
+    o: Wire
+    spec: WidthAdapterSpec
+
+    def step(self) -> None:
+        moved = True
+        while moved:
+            moved = self._take() | self._give()
+
+    def _take(self) -> bool:
+        spec, wire = self.spec, self.i
+        n = len(wire.readies)
+        if len(wire.times) < n:
+            return False
+        frame, beat = divmod(n, spec.i.count)
+        # Output beats that must have been given for this one to find its place.
+        if beat:
+            surplus = (beat + 1) * spec.taken - spec.capacity
+            given = frame * spec.o.count + max(0, -(-surplus // spec.given))
+        else:
+            given = frame * spec.o.count
+        ready = wire.times[n - 1] + 1 if n else 0
+        if given:
+            if len(self.o.times) < given:
+                return False
+            ready = max(ready, self.o.times[given - 1])
+        wire.want(ready)
+        return True
+
+    def _give(self) -> bool:
+        spec, wire = self.spec, self.o
+        n = len(wire.offers)
+        if len(wire.times) < n:
+            return False
+        frame, beat = divmod(n, spec.o.count)
+        units = min((beat + 1) * spec.given, spec.units)
+        needed = frame * spec.i.count + -(-units // spec.taken) - 1
+        if len(self.i.times) <= needed:
+            return False
+        offer = self.i.times[needed] + 1
+        wire.offer(max(offer, wire.times[n - 1] + 1) if n else offer)
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """What the cycle model found: for each edge the cycle of each beat, int64 ``(beats,)``."""
+
+    cycles: Mapping[str, NDArray[np.int64]]
+    frames: int
+
+    def of_frames(self, edge: str) -> NDArray[np.int64]:
+        """The cycles of ``edge`` by frame, ``(frames, beats)``."""
+        return self.cycles[edge].reshape(self.frames, -1)
+
+    @property
+    def latency(self) -> int:
+        """Clock edges from the first beat of the first frame to its last output beat."""
+        first, last = self.of_frames("input")[0, 0], self._output[0, -1]
+        return int(last - first)
+
+    @property
+    def interval(self) -> int:
+        """Cycles from the last output beat of the last frame but one to that of the last."""
+        if self.frames < 2:
+            return self.latency
+        return int(self._output[-1, -1] - self._output[-2, -1])
+
+    @property
+    def _output(self) -> NDArray[np.int64]:
+        return self.of_frames(list(self.cycles)[-1])
+
+
+class Model:
+    """The processes of a row of components, wired up."""
+
+    def __init__(
+        self,
+        nodes: tuple[Node, ...],
+        beats: int,
+        offer: NDArray[np.bool_],
+        accept: NDArray[np.bool_],
+    ) -> None:
+        wire = Wire()
+        self.wires = {"source": wire}
+        self.engines: dict[str, EngineProcess] = {}
+        self.processes: list[Process] = [Source(wire, beats, next_allowed(offer))]
+        for node in nodes:
+            upstream, wire = wire, Wire()
+            self.wires[node.name] = wire
+            match node.spec:
+                case WidthAdapterSpec() as spec:
+                    self.processes.append(AdapterProcess(upstream, wire, spec))
+                case FifoSpec() as spec:
+                    self.processes.append(FifoProcess(wire, upstream, spec.depth - 1))
+                case spec:
+                    engine = EngineProcess(upstream, wire, spec.timing, spec.depth)
+                    self.engines[node.name] = engine
+                    self.processes.append(engine)
+        self.output = wire
+        self.processes.append(Sink(wire, next_allowed(accept)))
+
+    def run(self, outputs: int) -> None:
+        """Go on until ``outputs`` beats have left; :class:`Deadlock` where they never do."""
+        while len(self.output.times) < outputs:
+            before = self._progress()
+            for process in self.processes:
+                process.step()
+            if self._progress() == before:
+                raise Deadlock(
+                    f"the accelerator stops after {len(self.output.times)} of {outputs} "
+                    f"output beats, with {len(self.wires['source'].times)} input beats taken"
+                )
+
+    def _progress(self) -> int:
+        return sum(len(w.times) + len(w.offers) + len(w.readies) for w in self.wires.values())
+
+    def cycles(self, edge: Edge) -> list[int]:
+        if edge.name == "input":
+            return self.wires["source"].times
+        if edge.port == "o":
+            return self.wires[edge.node].times
+        return self.engines[edge.node].results
+
+
+def schedule(
+    nodes: tuple[Node, ...],
+    frames: int,
+    *,
+    offer: NDArray[np.bool_] = ALWAYS,
+    accept: NDArray[np.bool_] = ALWAYS,
+) -> Schedule:
+    """Compute when every beat of ``frames`` frames moves.
+
+    Parameters
+    ----------
+    nodes
+        The components, from :func:`brambling.hw.accelerator.pipeline`.
+    offer, accept
+        By cycle, repeating: whether the source may begin to offer a beat, and whether the sink
+        takes one.
+    """
+    seen = edges(nodes)
+    steady = bool(offer.all() and accept.all())
+    # Nothing looks back further than the beats that the row can hold, which are a few frames.
+    run = frames
+    horizon = _horizon(nodes)
+    if steady and frames > 3 * horizon:
+        run = 3 * horizon
+    times = _simulate(nodes, seen, run, offer, accept)
+    if run < frames and not _periodic(times, run, horizon):
+        times, run = _simulate(nodes, seen, frames, offer, accept), frames
+    return Schedule({name: _extend(rows, frames) for name, rows in times.items()}, frames)
+
+
+def _horizon(nodes: tuple[Node, ...]) -> int:
+    """Frames that the row can hold at a time, and one more."""
+    held = 0
+    for node in nodes:
+        held += 2
+        if isinstance(node.spec, FifoSpec):
+            held += -(-node.spec.depth // node.spec.i.count)
+        elif not isinstance(node.spec, WidthAdapterSpec):
+            held += -(-node.spec.depth // node.spec.o.count)
+    return held + 1
+
+
+def _simulate(
+    nodes: tuple[Node, ...],
+    seen: tuple[Edge, ...],
+    frames: int,
+    offer: NDArray[np.bool_],
+    accept: NDArray[np.bool_],
+) -> dict[str, NDArray[np.int64]]:
+    model = Model(nodes, frames * nodes[0].spec.i.count, offer, accept)
+    model.run(frames * nodes[-1].spec.o.count)
+    return {
+        edge.name: np.array(model.cycles(edge), np.int64)[: frames * edge.beats.count].reshape(
+            frames, -1
+        )
+        for edge in seen
+    }
+
+
+def _periodic(times: dict[str, NDArray[np.int64]], frames: int, horizon: int) -> bool:
+    """Whether the last ``horizon`` frames of every edge repeat at one and the same distance."""
+    steps = [np.diff(rows[frames - horizon - 1 :], axis=0) for rows in times.values()]
+    return len({int(value) for step in steps for value in np.unique(step)}) == 1
+
+
+def _extend(rows: NDArray[np.int64], frames: int) -> NDArray[np.int64]:
+    more = frames - len(rows)
+    if more > 0:
+        interval = rows[-1, -1] - rows[-2, -1]
+        later = rows[-1] + interval * np.arange(1, more + 1)[:, None]
+        rows = np.concatenate([rows, later])
+    return rows.reshape(-1)
