@@ -65,8 +65,8 @@ def memory(part: Part, store: str, words: int, bits: int) -> Needs:
 
 def part_ram(part: Part, words: int, bits: int) -> Needs:
     """Estimate a small memory that is written: LUT RAM, or else a block RAM."""
-    if words < 2:
-        return Needs(0, bits)
+    if words < 2 or (not part.lut_ram and words * bits <= 128):  # Flip-flops.
+        return Needs(0, words * bits)
     if part.lut_ram:  # Distributed RAM: 16 words of 2 bits (LUT4), 64 of 1 (LUT6), and its output.
         return Needs(0, ceil(words / 2**part.lut_inputs) * bits * 2 + 20)
     return Needs(part.blocks_for(words, bits), 20 + bits)

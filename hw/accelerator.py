@@ -171,6 +171,11 @@ class FrameGate(wiring.Component):
         return m
 
 
+def tap_signature(beats: Beats) -> wiring.Signature:
+    """Return the interface on which an inner edge is observed: ``valid`` and ``payload``."""
+    return wiring.Signature({"valid": Out(1), "payload": Out(beats.layout)})
+
+
 class Accelerator(wiring.Component):
     """A network in hardware: frames in, results out.
 
@@ -188,7 +193,7 @@ class Accelerator(wiring.Component):
         Frames.
     o : ``Out(nodes[-1].spec.o.signature)``
         Results.
-    tap_… : ``Out(stream.Signature(layout, always_ready=True))``
+    tap_… : ``Out(tap_signature(edge.beats))``
     """
 
     i: stream.Interface
@@ -201,8 +206,7 @@ class Accelerator(wiring.Component):
             "i": In(nodes[0].spec.i.signature),
             "o": Out(nodes[-1].spec.o.signature),
             **{
-                f"tap_{edge.name}": Out(stream.Signature(edge.beats.layout, always_ready=True))
-                for edge in self.taps
+                f"tap_{edge.name}": Out(tap_signature(edge.beats)) for edge in self.taps
             },
         })
 

@@ -56,9 +56,11 @@ class Wire:
 
 
 class Process(Protocol):
-    """A component of the model; :meth:`step` goes on as far as the times known so far allow."""
+    """A component of the model."""
 
-    def step(self) -> None: ...
+    def step(self) -> bool:
+        """Go on as far as the times known so far allow; say whether that was any further."""
+        ...
 
 
 def next_allowed(pattern: NDArray[np.bool_]) -> Callable[[int], int]:
@@ -81,13 +83,13 @@ class Source:
     count: int
     allowed: Callable[[int], int]
 
-    def step(self) -> None:
+    def step(self) -> bool:
         times = self.o.times
-        while len(self.o.offers) < self.count:
-            n = len(self.o.offers)
-            if len(times) < n:
-                return
+        before = n = len(self.o.offers)
+        while n < self.count and len(times) >= n:
             self.o.offer(self.allowed(times[n - 1] + 1 if n else 0))
+            n += 1
+        return n > before
 
 
 @dataclass(slots=True)
@@ -97,9 +99,11 @@ class Sink:
     i: Wire
     allowed: Callable[[int], int]
 
-    def step(self) -> None:
-        while len(self.i.readies) < len(self.i.offers):
-            self.i.want(self.allowed(self.i.offers[len(self.i.readies)]))
+    def step(self) -> bool:
+        before = len(self.i.readies)
+        for offer in self.i.offers[before:]:
+            self.i.want(self.allowed(offer))
+        return len(self.i.readies) > before
 
 
 @dataclass(slots=True)
@@ -119,10 +123,11 @@ class FifoProcess:
     def write(self, time: int) -> None:
         self.writes.append(time)
 
-    def step(self) -> None:
-        moved = True
-        while moved:
-            moved = self._take() | self._give()
+    def step(self) -> bool:
+        before = len(self.writes) + len(self.reads)
+        while self._take() | self._give():
+            pass
+        return len(self.writes) + len(self.reads) > before
 
     def _take(self) -> bool:
         if self.i is None or self.capacity is None:
@@ -176,11 +181,11 @@ class EngineProcess:
         """Cycles in which results are written into the queue."""
         return self.queue.writes
 
-    def step(self) -> None:
-        while True:
-            self.queue.step()
-            if not (self._fresh() if self.fold == 0 else self._replay()):
-                return
+    def step(self) -> bool:
+        moved = False
+        while self.queue.step() | (self._fresh() if self.fold == 0 else self._replay()):
+            moved = True
+        return moved
 
     def _room(self) -> int | None:
         """First cycle with room for another result; ``None`` where that is not known yet."""
@@ -225,50 +230,50 @@ class EngineProcess:
         self.beat = 0
 
 
-@dataclass(slots=True)
 class AdapterProcess:
     """A width adapter; see :class:`brambling.hw.width.WidthAdapter`."""
 
-    i: Wire
-    o: Wire
-    spec: WidthAdapterSpec
+    def __init__(self, i: Wire, o: Wire, spec: WidthAdapterSpec) -> None:
+        self.i = i
+        self.o = o
+        self.inputs, self.outputs = spec.i.count, spec.o.count
+        # Output beats of the frame before which an input beat finds no place: none for the first,
+        # which waits for the whole frame before.
+        surplus = [(n + 1) * spec.taken - spec.capacity for n in range(spec.i.count)]
+        self.given = [0, *(max(0, -(-units // spec.given)) for units in surplus[1:])]
+        # Input beat that completes an output beat.
+        units = [min((n + 1) * spec.given, spec.units) for n in range(spec.o.count)]
+        self.needed = [-(-n // spec.taken) - 1 for n in units]
 
-    def step(self) -> None:
-        moved = True
-        while moved:
-            moved = self._take() | self._give()
+    def step(self) -> bool:
+        moved = False
+        while self._take() | self._give():
+            moved = True
+        return moved
 
     def _take(self) -> bool:
-        spec, wire = self.spec, self.i
+        wire, given = self.i, self.o.times
         n = len(wire.readies)
         if len(wire.times) < n:
             return False
-        frame, beat = divmod(n, spec.i.count)
-        # Output beats that must have been given for this one to find its place.
-        if beat:
-            surplus = (beat + 1) * spec.taken - spec.capacity
-            given = frame * spec.o.count + max(0, -(-surplus // spec.given))
-        else:
-            given = frame * spec.o.count
+        frame, beat = divmod(n, self.inputs)
+        before = frame * self.outputs + self.given[beat]
+        if len(given) < before:
+            return False
         ready = wire.times[n - 1] + 1 if n else 0
-        if given:
-            if len(self.o.times) < given:
-                return False
-            ready = max(ready, self.o.times[given - 1])
-        wire.want(ready)
+        wire.want(max(ready, given[before - 1]) if before else ready)
         return True
 
     def _give(self) -> bool:
-        spec, wire = self.spec, self.o
+        wire, taken = self.o, self.i.times
         n = len(wire.offers)
         if len(wire.times) < n:
             return False
-        frame, beat = divmod(n, spec.o.count)
-        units = min((beat + 1) * spec.given, spec.units)
-        needed = frame * spec.i.count + -(-units // spec.taken) - 1
-        if len(self.i.times) <= needed:
+        frame, beat = divmod(n, self.outputs)
+        needed = frame * self.inputs + self.needed[beat]
+        if len(taken) <= needed:
             return False
-        offer = self.i.times[needed] + 1
+        offer = taken[needed] + 1
         wire.offer(max(offer, wire.times[n - 1] + 1) if n else offer)
         return True
 
@@ -334,17 +339,12 @@ class Model:
     def run(self, outputs: int) -> None:
         """Go on until ``outputs`` beats have left; :class:`Deadlock` where they never do."""
         while len(self.output.times) < outputs:
-            before = self._progress()
-            for process in self.processes:
-                process.step()
-            if self._progress() == before:
+            moved = [process.step() for process in self.processes]
+            if not any(moved):
                 raise Deadlock(
                     f"the accelerator stops after {len(self.output.times)} of {outputs} "
                     f"output beats, with {len(self.wires['source'].times)} input beats taken"
                 )
-
-    def _progress(self) -> int:
-        return sum(len(w.times) + len(w.offers) + len(w.readies) for w in self.wires.values())
 
     def cycles(self, edge: Edge) -> list[int]:
         if edge.name == "input":
