@@ -77,19 +77,26 @@ def choices(chain: tuple[Step, ...], board: Board, limit: int) -> list[Choice]:
     return merged
 
 
-def best(chain: tuple[Step, ...], board: Board, limit: int) -> Choice | None:
+def best(chain: tuple[Step, ...], board: Board, limit: int, reserve: Needs) -> Choice | None:
     """Return the choice that fits with the smallest share of the part, if any fits."""
     part = board.part
+    most = available(board, reserve)
     fitting = [
         choice
         for choice in choices(chain, board, limit)
-        if choice.needs.blocks <= part.blocks and choice.needs.luts <= LUT_SHARE * part.luts
+        if choice.needs.blocks <= most.blocks and choice.needs.luts <= most.luts
     ]
     return min(
         fitting,
         key=lambda c: c.needs.blocks / part.blocks + c.needs.luts / part.luts,
         default=None,
     )
+
+
+def available(board: Board, reserve: Needs) -> Needs:
+    """What a plan may take of the part, besides ``reserve``."""
+    part = board.part
+    return Needs(part.blocks - reserve.blocks, int(LUT_SHARE * part.luts) - reserve.luts)
 
 
 def wanted_interval(goal: str, clock_hz: int, slowest: int) -> int | None:
@@ -109,10 +116,16 @@ def wanted_interval(goal: str, clock_hz: int, slowest: int) -> int | None:
     return min(slowest, int(clock_hz / float(match[1])))
 
 
-def fold(network: Network, board: Board, goal: str, clock_hz: int | None = None) -> Plan:
+def fold(
+    network: Network,
+    board: Board,
+    goal: str,
+    clock_hz: int | None = None,
+    reserve: Needs = Needs(),
+) -> Plan:
     """Choose the folding of every engine; FIFOs and queues are left at their defaults.
 
-    Raises :class:`DoesNotFit` with the numbers, and with what would fit.
+    ``reserve`` is kept free for what is not yet planned. Raises :class:`DoesNotFit` with the numbers, and with what would fit.
     """
     clock_hz = board.clock_hz if clock_hz is None else clock_hz
     if clock_hz < 1:
@@ -122,17 +135,18 @@ def fold(network: Network, board: Board, goal: str, clock_hz: int | None = None)
         interval(step, Stage(layer=step.name, engine=step.engine, pe=1, simd=1)) for step in chain
     )
     wanted = wanted_interval(goal, clock_hz, slowest)
-    smallest = _smallest(chain, board, slowest)
+    smallest = _smallest(chain, board, slowest, reserve)
     if smallest is None:
-        raise _refusal(network, board, choices(chain, board, slowest))
+        raise _refusal(network, board, choices(chain, board, slowest), reserve)
     if wanted is None:
         wanted = smallest
-    chosen = best(chain, board, wanted)
+    chosen = best(chain, board, wanted, reserve)
     if chosen is None:
         raise _refusal(
             network,
             board,
             choices(chain, board, wanted),
+            reserve,
             f"with goal {goal} ",
             f"the fastest folding that fits has an interval of {smallest} cycles: "
             f"fps={clock_hz / smallest:.0f}",
@@ -146,14 +160,16 @@ def fold(network: Network, board: Board, goal: str, clock_hz: int | None = None)
     )
 
 
-def _smallest(chain: tuple[Step, ...], board: Board, slowest: int) -> int | None:
+def _smallest(
+    chain: tuple[Step, ...], board: Board, slowest: int, reserve: Needs
+) -> int | None:
     """Smallest feasible interval."""
-    if best(chain, board, slowest) is None:
+    if best(chain, board, slowest, reserve) is None:
         return None
     low, high = 0, slowest  # `high` is feasible, `low` is not (0 never is).
     while high - low > 1:
         middle = (low + high) // 2
-        if best(chain, board, middle) is None:
+        if best(chain, board, middle, reserve) is None:
             low = middle
         else:
             high = middle
@@ -161,20 +177,23 @@ def _smallest(chain: tuple[Step, ...], board: Board, slowest: int) -> int | None
 
 
 def _refusal(
-    network: Network, board: Board, options: list[Choice], goal: str = "", remedy: str = ""
+    network: Network,
+    board: Board,
+    options: list[Choice],
+    reserve: Needs,
+    goal: str = "",
+    remedy: str = "no folding fits: choose a larger part or a smaller network",
 ) -> DoesNotFit:
-    part = board.part
-    luts = int(LUT_SHARE * part.luts)
-    # Of the choices, the one that comes nearest.
-    nearest = min(
-        options, key=lambda c: max(c.needs.blocks / part.blocks, c.needs.luts / luts)
-    ).needs
-    over_blocks = nearest.blocks / part.blocks >= nearest.luts / luts
-    return DoesNotFit(
-        f"{network.name} {goal}".strip(),
-        board.name,
-        "block RAMs" if over_blocks else f"LUTs at {LUT_SHARE:.0%} use",
-        nearest.blocks if over_blocks else nearest.luts,
-        part.blocks if over_blocks else luts,
-        remedy or "no folding fits: choose a larger part or a smaller network",
-    )
+    most = available(board, reserve)
+
+    def shares(choice: Choice) -> tuple[float, float]:
+        return choice.needs.blocks / most.blocks, choice.needs.luts / most.luts
+
+    nearest = min(options, key=lambda choice: max(shares(choice)))
+    what = f"{network.name} {goal}".strip()
+    if shares(nearest)[0] >= shares(nearest)[1]:
+        return DoesNotFit(
+            what, board.name, "block RAMs", nearest.needs.blocks, most.blocks, remedy
+        )
+    resource = f"LUTs ({LUT_SHARE:.0%} of {board.part.luts:,})"
+    return DoesNotFit(what, board.name, resource, nearest.needs.luts, most.luts, remedy)

@@ -1,0 +1,70 @@
+"""The verbs as functions; each returns a value that can be inspected."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from brambling import zoo
+from brambling.boards.parts import Board, find_board
+from brambling.boards.resources import Needs, needs
+from brambling.boards.solver import fold
+from brambling.errors import ConfigError
+from brambling.network import Network
+from brambling.plan import Plan, steps
+from brambling.sim.sizing import size
+
+__all__ = ["load", "plan", "total"]
+
+ROUNDS = 4  #: Times that a plan is folded again because its FIFOs did not fit.
+
+
+def load(model: str | os.PathLike[str]) -> Network:
+    """Return a network of the zoo by name, or read one from a ``.safetensors`` file."""
+    text = os.fspath(model)
+    if text in zoo.names():
+        return zoo.load(text)
+    if Path(text).suffix == ".safetensors" or Path(text).exists():
+        return Network.load(text)
+    raise ConfigError(
+        f"a model is a .safetensors file or one of the zoo ({', '.join(zoo.names())}), not {text!r}"
+    )
+
+
+def total(network: Network, plan: Plan, board: Board) -> Needs:
+    """Estimate what all engines of a plan take."""
+    rows = (needs(step, stage, board.part) for step, stage in plan.pairs(network))
+    return sum(rows, start=Needs())
+
+
+def plan(
+    network: Network,
+    board: str | Board,
+    goal: str = "max-fps",
+    clock_hz: int | None = None,
+    progress: Callable[[float], None] = lambda done: None,
+) -> Plan:
+    """Fold ``network`` for ``board`` and size its FIFOs.
+
+    Parameters
+    ----------
+    goal
+        ``"max-fps"``, ``"min-area"`` or ``"fps=N"``.
+    clock_hz
+        Clock; the board's where ``None``.
+    progress
+        Called with the share of the work that is done.
+    """
+    if isinstance(board, str):
+        board = find_board(board)
+    reserve = Needs()
+    made = fold(network, board, goal, clock_hz)
+    for _ in range(ROUNDS):
+        made = size(network, made, progress)
+        over = total(network, made, board).blocks - board.part.blocks
+        if over <= 0:
+            break
+        # What FIFOs take in block RAM is known only now: fold again, leaving room for it.
+        reserve = reserve + Needs(over, 0)
+        made = fold(network, board, goal, clock_hz, reserve)
+    return made

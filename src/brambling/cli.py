@@ -1,0 +1,286 @@
+"""Turns trained, quantised networks into FPGA accelerators: generate, simulate, verify."""
+
+import argparse
+import io
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from brambling import api, zoo
+from brambling.errors import BramblingError, ConfigError, FileProblem
+from brambling.files import write_atomically
+from brambling.generate import generate
+from brambling.network import Network
+from brambling.plan import Plan
+from brambling.quant.data import read_idx, read_labels
+from brambling.report import show_simulation, show_zoo
+from brambling.sim.progress import progress_bar
+from brambling.simulation import ENGINES, Simulation, simulate
+
+BOARD = "ulx3s-85f"
+DEMO_FRAMES = 200
+
+
+def zoo_verb(args: argparse.Namespace) -> int:
+    """List the networks that come with the package."""
+    entries = zoo.entries()
+    if args.json:
+        print(json.dumps([asdict(entry) for entry in entries], indent=2))
+    else:
+        show_zoo(Console(), entries)
+    return 0
+
+
+def plan_of(network: Network, args: argparse.Namespace) -> Plan:
+    """Return the plan that the arguments name, or make one."""
+    clock = None if args.clock_mhz is None else round(args.clock_mhz * 1e6)
+    if args.plan is not None:
+        if args.goal is not None or args.board is not None or clock is not None:
+            raise ConfigError("--plan has its own board, goal and clock: give either, not both")
+        made = Plan.load(args.plan)
+        made.pairs(network)
+        return made
+    with progress_bar() as tell:
+        return api.plan(
+            network,
+            args.board or BOARD,
+            args.goal or "max-fps",
+            clock,
+            lambda done: tell("plan", round(100 * done), 100),
+        )
+
+
+def images_of(args: argparse.Namespace) -> tuple[NDArray, NDArray | None]:
+    """Return the images and labels that the arguments name; the zoo's test set where none."""
+    if args.images is None:
+        if args.labels is not None:
+            raise ConfigError("--labels belongs to --images: give both, or neither")
+        return zoo.evaluation_set()
+    images = read_array(args.images)
+    return images, None if args.labels is None else read_labels(args.labels)
+
+
+def read_array(path: Path) -> NDArray:
+    """Read ``.npy`` (never a pickle), or idx, gzipped or not."""
+    if path.suffix != ".npy":
+        return read_idx(path)
+    try:
+        return np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise FileProblem(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, EOFError) as error:
+        raise FileProblem(f"{path}: not an array of numbers in .npy format ({error})") from None
+
+
+def best_engine(console: Console) -> str:
+    """Return the fastest engine that this machine can run."""
+    if any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        return "cxxrtl"
+    console.print("no C++ compiler found: using Amaranth's own simulator, which is slower")
+    return "pysim"
+
+
+def run_simulation(
+    network: Network, made: Plan, args: argparse.Namespace, engine: str, frames: int | None
+) -> Simulation:
+    images, labels = images_of(args)
+    with progress_bar() as tell:
+        return simulate(
+            network,
+            made,
+            images,
+            labels,
+            engine=engine,
+            frames=frames,
+            vcd=getattr(args, "vcd", None),
+            progress=tell,
+        )
+
+
+def simulate_verb(args: argparse.Namespace) -> int:
+    """Simulate: latency, throughput, accuracy, bottleneck; RTL is compared with both models."""
+    network = api.load(args.model)
+    made = plan_of(network, args)
+    engine = args.engine or best_engine(Console(stderr=True))
+    result = run_simulation(network, made, args, engine, args.frames)
+    if args.output is not None:
+        buffer = io.BytesIO()
+        np.save(buffer, result.outputs, allow_pickle=False)
+        write_atomically(args.output, buffer.getvalue())
+    if args.json:
+        print(json.dumps(result.to_json(), indent=2))
+    else:
+        show_simulation(Console(), result)
+    return 0
+
+
+def generate_verb(args: argparse.Namespace) -> int:
+    """Write Verilog with its memories, the plan, a port map, a testbench and a README."""
+    network = api.load(args.model)
+    made = plan_of(network, args)
+    folder = args.output or Path(f"{network.name}-{made.board}")
+    generated = generate(network, made, folder)
+    if args.json:
+        print(json.dumps({key: str(value) for key, value in asdict(generated).items()}, indent=2))
+    else:
+        for path in asdict(generated).values():
+            print(path)
+    return 0
+
+
+def plan_verb(args: argparse.Namespace) -> int:
+    """Plan: choose how parallel each layer is, and print it or write it to a file."""
+    made = plan_of(api.load(args.model), args)
+    if args.output is None:
+        print(made.to_toml(), end="")
+    else:
+        made.save(args.output)
+    return 0
+
+
+def verify_verb(args: argparse.Namespace) -> int:
+    """Run cocotb benches on the generated Verilog: every beat, every cycle, against both models."""
+    from brambling.sim.verify import verify
+
+    network = api.load(args.model)
+    made = plan_of(network, args)
+    images, _ = images_of(args)
+    with progress_bar() as tell:
+        result = verify(network, made, images, simulator=args.simulator, progress=tell)
+    if args.json:
+        print(json.dumps(asdict(result), indent=2))
+    else:
+        verdict = "passed" if result.passed else "FAILED"
+        print(
+            f"{network.name}: {verdict}, {result.tests} tests in {args.simulator or 'verilator'}, "
+            f"{result.edges_compared} edges, {result.beats_compared:,} beats compared"
+        )
+        for failure in result.failures:
+            print(f"  {failure}")
+    return 0 if result.passed else 1
+
+
+def train_verb(args: argparse.Namespace) -> int:
+    """Train a network of the zoo again, from MNIST's training images."""
+    try:
+        from brambling.quant.train import train
+    except ImportError as error:
+        if error.name != "torch":
+            raise
+        raise ConfigError(
+            "training needs PyTorch, which is not installed: pip install 'brambling[train]'"
+        ) from None
+    out = args.output or Path(f"{args.recipe.removeprefix('mnist-')}-w1a1.safetensors")
+    options = {} if args.seed is None else {"seed": args.seed}
+    network = train(
+        args.recipe,
+        args.data,
+        epochs=args.epochs,
+        out=out,
+        resume=args.resume,
+        console=Console(stderr=True),
+        **options,
+    )
+    print(f"{out}: {network.name}, {network.provenance['accuracy']:.2%} on the test images")
+    return 0
+
+
+def demo_verb(args: argparse.Namespace) -> int:
+    """Do the main job: plan SFC for the ULX3S, write Verilog, simulate it, and compare."""
+    network = api.load(args.model)
+    made = plan_of(network, args)
+    folder = args.output or Path("out") / f"{network.name}-{made.board}"
+    with progress_bar() as tell:
+        tell("generate Verilog", 0, 1)
+        generate(network, made, folder)
+        tell("generate Verilog", 1, 1)
+    console = Console()
+    engine = best_engine(console)
+    result = run_simulation(network, made, args, engine, DEMO_FRAMES if engine != "pysim" else 10)
+    write_atomically(folder / "simulation.json", json.dumps(result.to_json(), indent=2) + "\n")
+    show_simulation(console, result, folder)
+    return 0
+
+
+def positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    top = argparse.ArgumentParser(prog="brambling", description=__doc__)
+    verbs = top.add_subparsers(metavar="verb", required=True)
+
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("model", help="a network of the zoo, or a .safetensors file")
+    planned = argparse.ArgumentParser(add_help=False)
+    planned.add_argument("--board", metavar="B", help=f"board to plan for (default {BOARD})")
+    planned.add_argument("--goal", metavar="G", help="max-fps (default), min-area or fps=N")
+    planned.add_argument("--clock-mhz", type=positive, metavar="F", help="default: the board's")
+    planned.add_argument("--plan", type=Path, metavar="FILE", help="use this plan instead")
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument(
+        "--images", type=Path, metavar="FILE", help=".npy or idx (default: MNIST's test images)"
+    )
+    data.add_argument("--labels", type=Path, metavar="FILE", help="idx; for the accuracy")
+    machine = argparse.ArgumentParser(add_help=False)
+    machine.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    def add(name: str, run: Any, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=run.__doc__, description=run.__doc__, parents=parents)
+        verb.set_defaults(run=run)
+        return verb
+
+    add("zoo", zoo_verb, machine)
+
+    verb = add("plan", plan_verb, model, planned)
+    verb.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write it")
+
+    verb = add("simulate", simulate_verb, model, planned, data, machine)
+    verb.add_argument("--engine", choices=ENGINES, help="default: the fastest there is")
+    verb.add_argument("--frames", type=int, metavar="N", help="how many images (default: all)")
+    verb.add_argument("--output", type=Path, metavar="OUT.npy", help="integers before the arg-max")
+    verb.add_argument("--vcd", type=Path, metavar="FILE", help="write a waveform")
+
+    verb = add("generate", generate_verb, model, planned, machine)
+    verb.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write it")
+
+    verb = add("verify", verify_verb, model, planned, data, machine)
+    verb.add_argument("--simulator", choices=("verilator", "icarus"), help="default: verilator")
+
+    verb = add("train", train_verb)
+    verb.add_argument("recipe", help="mnist-tfc, mnist-sfc or mnist-lfc")
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="MNIST's idx files")
+    verb.add_argument("--seed", type=int, metavar="S")
+    verb.add_argument("--epochs", type=int, metavar="E")
+    verb.add_argument("-o", "--output", type=Path, metavar="FILE", help="the network")
+    verb.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+
+    verb = add("demo", demo_verb, planned, data)
+    verb.add_argument("model", nargs="?", default="sfc-w1a1")
+    verb.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write it")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; return the exit status: 2 for a user's error, which is one line."""
+    args = parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except BramblingError as error:
+        print(f"brambling: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("brambling: interrupted; nothing half-written is left", file=sys.stderr)
+        return 130

@@ -1,0 +1,156 @@
+"""Generated designs: a folder that someone who gets nothing else can integrate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from brambling.boards.parts import find_board
+from brambling.errors import FileProblem
+from brambling.files import write_atomically
+from brambling.hw.accelerator import Accelerator, Node, edges, pipeline
+from brambling.hw.beat import Beats
+from brambling.hw.mvu import XnorMvuSpec
+from brambling.hw.verilog import module_name, to_verilog
+from brambling.network import Network
+from brambling.plan import Plan
+from brambling.sim.cycles import Schedule, schedule
+
+__all__ = ["Generated", "generate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Where a design was written: ``folder``, and in it the files by role."""
+
+    folder: Path
+    verilog: Path
+    plan: Path
+    network: Path
+    ports: Path
+    readme: Path
+
+
+def generate(network: Network, plan: Plan, folder: Path) -> Generated:
+    """Write the design of ``network`` under ``plan`` into ``folder``.
+
+    Verilog (one file, memories inside, no vendor primitive), the plan, the network, a port map in
+    words and a README. Every file is written whole or not at all.
+    """
+    nodes = pipeline(network, plan)
+    top = module_name(network.name)
+    made = Generated(
+        folder,
+        folder / f"{top}.v",
+        folder / "plan.toml",
+        folder / f"{network.name}.safetensors",
+        folder / "ports.md",
+        folder / "README.md",
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileProblem(f"{folder}: cannot be written ({error.strerror})") from None
+    # First what costs nothing: a folder that cannot be written to is found out at once.
+    plan.save(made.plan)
+    network.save(made.network)
+    write_atomically(made.ports, port_map(network, nodes))
+    write_atomically(made.readme, readme(network, plan, nodes, schedule(nodes, 8)))
+    write_atomically(made.verilog, to_verilog(Accelerator(nodes), top))
+    return made
+
+
+def bits(beats: Beats) -> str:
+    """Describe the payload of a stream."""
+    width = beats.fmt.width
+    lane = "bit `n`" if width == 1 else f"bits `{width}*n + {width - 1} : {width}*n`"
+    sign = "two's complement" if beats.fmt.signed else "unsigned"
+    kind = "1 is +1, 0 is -1" if str(beats.fmt) == "bipolar" else f"{beats.fmt}, {sign}"
+    return (
+        f"lane `n` (0 to {beats.lanes - 1}) is {lane}, {kind}; "
+        f"bit `{beats.width - 1}` is `first`"
+    )
+
+
+def port_map(network: Network, nodes: tuple[Node, ...]) -> str:
+    """Return the ports in words, as Markdown."""
+    i, o = nodes[0].spec.i, nodes[-1].spec.o
+    rows = [
+        f"# Ports of `{module_name(network.name)}`",
+        "",
+        "| port | direction | bits | meaning |",
+        "| --- | --- | --- | --- |",
+        "| `clk` | in | 1 | everything happens at its rising edge |",
+        "| `rst` | in | 1 | synchronous, active high; frames under way are forgotten |",
+        f"| `i__payload` | in | {i.width} | {bits(i)} |",
+        "| `i__valid` | in | 1 | a beat is offered; then it stays until it is taken |",
+        "| `i__ready` | out | 1 | the beat is taken at the next edge, if offered |",
+        f"| `o__payload` | out | {o.width} | {bits(o)} |",
+        "| `o__valid` | out | 1 | a result is offered; it stays until it is taken |",
+        "| `o__ready` | in | 1 | the result is taken at the next edge, if offered |",
+        "",
+        "## Frames",
+        "",
+        f"A frame is {i.elements} elements ({network.input}) in {i.count} beats of {i.lanes}; "
+        f"element `e` is in beat `e / {i.lanes}`, lane `e % {i.lanes}`."
+        + (f" In the last beat lanes from {i.tail} carry no meaning." if i.tail < i.lanes else ""),
+        "`first` is 1 in the first beat of a frame and 0 in the others. A beat with `first` starts a "
+        "frame whatever came before: a frame that was incomplete is given up, without a result. "
+        "Beats after a whole frame, up to the next `first`, are dropped.",
+        "",
+        f"Input: {network.normalisation or network.input}",
+        "",
+        f"A result is {o.elements} element(s) ({network.output}) in {o.count} beat(s).",
+    ]
+    if network.classes:
+        rows += ["", "Classes: " + ", ".join(f"{n} {c}" for n, c in enumerate(network.classes))]
+    rows += ["", "## Memories", ""]
+    for node in nodes:
+        spec = node.spec
+        if isinstance(spec, XnorMvuSpec):
+            rows.append(
+                f"- `{node.name}.weights`: {spec.timing.interval} words of {spec.pe * spec.simd} "
+                f"bits. Word `f * {spec.i.count} + s`, bits `{spec.simd} * p` up: the weights of "
+                f"output `f * {spec.pe} + p` for inputs from `{spec.simd} * s`, +1 as 1, coded by "
+                "running parity (bit `k` is the exclusive or of the weights 0 to `k` of the group)."
+            )
+    rows += ["", "## Where the network's edges are", ""]
+    rows += [
+        f"- `{edge.name}`: instance `{edge.node}`, `{edge.port}__payload`, {bits(edge.beats)}"
+        for edge in edges(nodes)
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def readme(network: Network, plan: Plan, nodes: tuple[Node, ...], found: Schedule) -> str:
+    """Return the README of a generated folder."""
+    top = module_name(network.name)
+    board = find_board(plan.board)
+    microseconds = found.latency / plan.clock_hz * 1e6
+    accuracy = network.provenance.get("accuracy")
+    return f"""# {network.name}, generated by Brambling
+
+`{top}.v` is one Verilog module, `{top}`, with all weights inside and without vendor primitives.
+Planned for {board.name} ({board.part.name}), goal {plan.goal}, {plan.clock_hz / 1e6:g} MHz.
+
+- Latency {found.latency} cycles ({microseconds:.3g} µs), one frame every {found.interval} cycles
+  ({plan.clock_hz / found.interval:,.0f} frames/s). From the cycle model, which equals the RTL at
+  every beat; whether the clock is reached, only place and route can tell.
+- Accuracy: {f"{accuracy:.2%} on the test set" if accuracy is not None else "not recorded"}.
+- Input as on the ports: {network.normalisation or network.input}.
+
+| file | what |
+| --- | --- |
+| `{top}.v` | the design |
+| `ports.md` | every port, bit by bit, and where inner values can be seen |
+| `plan.toml` | how parallel each layer is; edit, and generate again with `--plan` |
+| `{network.name}.safetensors` | the network that it computes |
+
+## Using it
+
+Connect `clk`, `rst`, and the two streams as `ports.md` says. Offer the beats of a frame with `first`
+in the first one, take results as they come; either side may pause at any time.
+
+    brambling verify {network.name}.safetensors --plan plan.toml    # this design, beat by beat
+    yosys -p "read_verilog {top}.v; synth_ecp5 -nowidelut -top {top}"
+
+On Lattice ECP5 and Gowin parts give Yosys `-nowidelut`: without, the popcounts nearly double.
+"""
