@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Signal, Value
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
@@ -342,20 +342,20 @@ class MatchBank(wiring.Component):
         The shared word, element 0 in bit 0.
     w : ``In(lanes * pe)``
         Element ``k`` of word ``p`` in bit ``k * pe + p``; see :meth:`MatchBankSpec.encode`.
-    o : ``Out(ArrayLayout(range(3 * pairs + 1), pe))``
+    o : ``Out(range(3 * pairs + 1)).array(pe)``
         Matches plus :meth:`MatchBankSpec.excess` of each word.
     """
 
     x: Signal
     w: Signal
-    o: data.View
+    o: tuple[Signal, ...]
 
     def __init__(self, spec: MatchBankSpec) -> None:
         self.spec = spec
         super().__init__({
             "x": In(spec.lanes),
             "w": In(spec.lanes * spec.pe),
-            "o": Out(data.ArrayLayout(range(3 * spec.pairs + 1), spec.pe)),
+            "o": Out(range(3 * spec.pairs + 1)).array(spec.pe),
         })
 
     def elaborate(self, platform: Any) -> Module:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import Module, ShapeLike, Signal
+from amaranth.hdl import Module, ShapeLike, Signal, Value
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -53,14 +53,14 @@ class Queue(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        payload = self.o.payload.as_value()
+        payload = Value.cast(self.o.payload)
 
         # One place more than is ever used: the FIFO's output register must not cost a cycle.
         m.submodules.fifo = buffer = fifo.SyncFIFOBuffered(
             width=len(payload), depth=self.depth + 1
         )
         m.d.comb += [
-            buffer.w_data.eq(self.result.as_value()),
+            buffer.w_data.eq(Value.cast(self.result)),
             buffer.w_en.eq(self.write),
             payload.eq(buffer.r_data),
             self.o.valid.eq(buffer.r_rdy),

@@ -9,7 +9,7 @@ from brambling import zoo
 from brambling.boards.parts import Board, find_board
 from brambling.boards.resources import Needs, needs
 from brambling.boards.solver import fold
-from brambling.errors import ConfigError
+from brambling.errors import ConfigError, DoesNotFit
 from brambling.network import Network
 from brambling.plan import Plan, steps
 from brambling.sim.sizing import size
@@ -61,10 +61,18 @@ def plan(
     made = fold(network, board, goal, clock_hz)
     for _ in range(ROUNDS):
         made = size(network, made, progress)
-        over = total(network, made, board).blocks - board.part.blocks
+        taken = total(network, made, board).blocks
+        over = taken - board.part.blocks
         if over <= 0:
-            break
+            return made
         # What FIFOs take in block RAM is known only now: fold again, leaving room for it.
         reserve = reserve + Needs(over, 0)
         made = fold(network, board, goal, clock_hz, reserve)
-    return made
+    raise DoesNotFit(
+        f"{network.name} with its FIFOs",
+        board.name,
+        "block RAMs",
+        taken,
+        board.part.blocks,
+        "ask for fewer frames a second, goal min-area or fps=N",
+    )

@@ -73,7 +73,8 @@ def read_array(path: Path) -> NDArray:
     if path.suffix != ".npy":
         return read_idx(path)
     try:
-        return np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
         raise FileProblem(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, EOFError) as error:

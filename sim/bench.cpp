@@ -1,0 +1,391 @@
+// The bench of both compiled engines, Verilator and CXXRTL: plays a job, writes down what it saw.
+//
+//     bench JOB TRACE [VCD]
+//
+// design.h is generated beside this file for each design. It includes the simulator's own header and
+// defines
+//
+//     DESIGN               the class of the design
+//     WITH_VCD             0 or 1: can a waveform be written
+//     CLOCK, RESET         names of the members that are ports
+//     INPUT(X), OUTPUT(X)  X(payload, valid, ready, bits), one port
+//     TAPS(X)              X(payload, valid, bits), any number of them
+//
+// Both files are little-endian 64-bit words, then bytes. JOB: magic, number of beats, outputs, limit,
+// length of offer, length of accept, then offer, accept and the beats, a byte for a flag and whole
+// bytes for a beat. TRACE: for the input, each tap and the output the number of beats, the cycle of
+// each, and their payloads (not for the input: they are the job's). Rules: see brambling.sim.job.
+//
+// Says how many outputs it has on standard output about five times a second. Exit status: 0 all
+// outputs came, 1 the limit was reached, 2 a file cannot be read or written.
+
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "design.h"
+
+namespace {
+
+constexpr std::uint64_t MAGIC = 0x31304a474e424d42;  // "BMBNGJ01"
+constexpr int RESET_CYCLES = 2;
+
+[[noreturn]] void fail(const char* what, const char* path) {
+  std::fprintf(stderr, "%s %s\n", what, path);
+  std::exit(2);
+}
+
+// Ports, 32 bits at a time: the simulators' types differ, their order of words does not.
+
+#ifdef VERILATOR
+
+template <typename T>
+std::uint32_t word(const T& port, std::size_t k) {
+  return static_cast<std::uint32_t>(static_cast<std::uint64_t>(port) >> (32 * k));
+}
+template <std::size_t N>
+std::uint32_t word(const VlWide<N>& port, std::size_t k) {
+  return port[k];
+}
+template <typename T>
+void set_word(T& port, std::size_t k, std::uint32_t value) {
+  if (k == 0) port = 0;
+  port = static_cast<T>(port | static_cast<std::uint64_t>(value) << (32 * k));
+}
+template <std::size_t N>
+void set_word(VlWide<N>& port, std::size_t k, std::uint32_t value) {
+  port[k] = value;
+}
+
+class Simulation {
+ public:
+  explicit Simulation(const char* vcd) {
+#if WITH_VCD
+    if (vcd) {
+      context_.traceEverOn(true);
+      top.trace(&vcd_, 99);
+      vcd_.open(vcd);
+      if (!vcd_.isOpen()) fail("cannot write", vcd);
+    }
+#else
+    (void)vcd;
+#endif
+  }
+  ~Simulation() {
+    top.final();
+#if WITH_VCD
+    vcd_.close();
+#endif
+  }
+  void settle() {
+    top.CLOCK = 0;
+    eval();
+  }
+  void edge() {
+    top.CLOCK = 1;
+    eval();
+  }
+
+ private:
+  void eval() {
+    top.eval();
+#if WITH_VCD
+    if (vcd_.isOpen()) vcd_.dump(time_);
+    time_ += 5;
+#endif
+  }
+
+  VerilatedContext context_;
+#if WITH_VCD
+  VerilatedVcdC vcd_;
+  std::uint64_t time_ = 0;
+#endif
+
+ public:
+  DESIGN top{&context_};
+};
+
+#else  // CXXRTL
+
+template <std::size_t N>
+std::uint32_t word(const cxxrtl::value<N>& port, std::size_t k) {
+  return port.data[k];
+}
+template <std::size_t N>
+std::uint32_t word(const cxxrtl::wire<N>& port, std::size_t k) {
+  return port.curr.data[k];
+}
+template <std::size_t N>
+void set_word(cxxrtl::value<N>& port, std::size_t k, std::uint32_t value) {
+  port.data[k] = value;
+}
+
+class Simulation {
+ public:
+  explicit Simulation(const char* vcd) {
+#if WITH_VCD
+    if (vcd) {
+      file_ = std::fopen(vcd, "wb");
+      if (!file_) fail("cannot write", vcd);
+      cxxrtl::debug_items items;
+      top.debug_info(&items, nullptr, "");
+      vcd_.timescale(1, "ns");
+      vcd_.add(items);
+    }
+#else
+    (void)vcd;
+#endif
+  }
+  ~Simulation() {
+#if WITH_VCD
+    if (file_) std::fclose(file_);
+#endif
+  }
+#if WITH_VCD || !CONVERGES
+  // Settle with the clock low, then an edge: two steps, each of several evaluations.
+  void settle() {
+    top.CLOCK.set(false);
+    step();
+  }
+  void edge() {
+    top.CLOCK.set(true);
+    step();
+  }
+#else
+  // One evaluation computes both the outputs before the edge and the state behind it, which does
+  // not take effect before commit().
+  void settle() {
+    top.CLOCK.set(true);
+    top.eval();
+  }
+  void edge() {
+    top.commit();
+    top.PREVIOUS_CLOCK.set(false);
+  }
+#endif
+  DESIGN top;
+
+ private:
+  void step() {
+    top.step();
+#if WITH_VCD
+    if (!file_) return;
+    vcd_.sample(time_);
+    time_ += 5;
+    std::fwrite(vcd_.buffer.data(), 1, vcd_.buffer.size(), file_);
+    vcd_.buffer.clear();
+#endif
+  }
+#if WITH_VCD
+  cxxrtl::vcd_writer vcd_;
+  std::FILE* file_ = nullptr;
+  std::uint64_t time_ = 0;
+#endif
+};
+
+#endif
+
+template <typename T>
+bool flag(const T& port) {
+  return word(port, 0) != 0;
+}
+
+template <typename T>
+void set(T& port, bool value) {
+  set_word(port, 0, value);
+}
+
+template <std::size_t BITS, typename T>
+void set_payload(T& port, const std::uint8_t* bytes) {
+  constexpr std::size_t BYTES = (BITS + 7) / 8;
+  for (std::size_t k = 0; k < (BITS + 31) / 32; ++k) {
+    std::uint32_t value = 0;
+    for (std::size_t b = 0; b < 4 && 4 * k + b < BYTES; ++b)
+      value |= static_cast<std::uint32_t>(bytes[4 * k + b]) << (8 * b);
+    set_word(port, k, value);
+  }
+}
+
+// The beats seen on one edge.
+struct Seen {
+  std::vector<std::uint64_t> cycles;
+  std::vector<std::uint8_t> payloads;
+
+  template <std::size_t BITS, typename T>
+  void add(std::uint64_t cycle, const T& port) {
+    constexpr std::size_t BYTES = (BITS + 7) / 8;
+    std::uint8_t bytes[BYTES];
+    for (std::size_t k = 0; k < (BITS + 31) / 32; ++k) {
+      const std::uint32_t value = word(port, k);
+      for (std::size_t b = 0; b < 4 && 4 * k + b < BYTES; ++b)
+        bytes[4 * k + b] = static_cast<std::uint8_t>(value >> (8 * b));
+    }
+    cycles.push_back(cycle);
+    payloads.insert(payloads.end(), bytes, bytes + BYTES);
+  }
+};
+
+std::uint64_t decode(const std::uint8_t* bytes) {
+  std::uint64_t value = 0;
+  for (int b = 0; b < 8; ++b) value |= static_cast<std::uint64_t>(bytes[b]) << (8 * b);
+  return value;
+}
+
+void encode(std::uint64_t value, std::uint8_t* bytes) {
+  for (int b = 0; b < 8; ++b) bytes[b] = static_cast<std::uint8_t>(value >> (8 * b));
+}
+
+struct Job {
+  std::vector<std::uint8_t> bytes;
+  std::uint64_t beats, outputs, limit, offers, accepts;
+  const std::uint8_t *offer, *accept, *payloads;
+
+  Job(const char* path, std::size_t beat_bytes) {
+    std::FILE* file = std::fopen(path, "rb");
+    if (!file) fail("cannot read", path);
+    std::uint8_t block[65536];
+    for (std::size_t n; (n = std::fread(block, 1, sizeof block, file)) > 0;)
+      bytes.insert(bytes.end(), block, block + n);
+    std::fclose(file);
+    constexpr std::size_t HEAD = 48;
+    if (bytes.size() < HEAD || decode(&bytes[0]) != MAGIC) fail("not a job:", path);
+    beats = decode(&bytes[8]);
+    outputs = decode(&bytes[16]);
+    limit = decode(&bytes[24]);
+    offers = decode(&bytes[32]);
+    accepts = decode(&bytes[40]);
+    if (bytes.size() != HEAD + offers + accepts + beats * beat_bytes) fail("not whole:", path);
+    offer = bytes.data() + HEAD;
+    accept = offer + offers;
+    payloads = accept + accepts;
+  }
+};
+
+// A repeating pattern, by cycle.
+class Pattern {
+ public:
+  Pattern(const std::uint8_t* flags, std::uint64_t length) : flags_(flags), length_(length) {}
+  bool next() {
+    const bool value = flags_[at_] != 0;
+    if (++at_ == length_) at_ = 0;
+    return value;
+  }
+
+ private:
+  const std::uint8_t* flags_;
+  std::uint64_t length_, at_ = 0;
+};
+
+class Progress {
+ public:
+  void tell(std::uint64_t outputs) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_) return;
+    next_ = now + std::chrono::milliseconds(200);
+    std::printf("%llu\n", static_cast<unsigned long long>(outputs));
+    std::fflush(stdout);
+  }
+
+ private:
+  std::chrono::steady_clock::time_point next_ =
+      std::chrono::steady_clock::now() + std::chrono::milliseconds(200);
+};
+
+#define INPUT_BITS(payload, valid, ready, bits) constexpr std::size_t IN_BITS = bits;
+INPUT(INPUT_BITS)
+#define COUNT(payload, valid, bits) +1
+constexpr std::size_t TAP_COUNT = 0 TAPS(COUNT);
+
+// Returns whether all outputs came; `seen` is the input, the taps, the output.
+bool play(Simulation& simulation, const Job& job, std::vector<Seen>& seen) {
+  auto& top = simulation.top;
+  constexpr std::size_t BYTES = (IN_BITS + 7) / 8;
+  Seen& input = seen.front();
+  Seen& output = seen.back();
+  Pattern offer(job.offer, job.offers), accept(job.accept, job.accepts);
+  Progress progress;
+
+  set(top.RESET, true);
+  for (int cycle = 0; cycle < RESET_CYCLES; ++cycle) {
+    simulation.settle();
+    simulation.edge();
+  }
+  set(top.RESET, false);
+
+  std::uint64_t sent = 0, got = 0;
+  bool held = false;
+  for (std::uint64_t cycle = 0; cycle < job.limit; ++cycle) {
+    const bool may_offer = offer.next();
+    const bool ready = accept.next();
+    const bool was_held = held;
+    held = held || (may_offer && sent < job.beats);
+#define DRIVE(payload, valid, ready, bits)                                      \
+  if (held && !was_held) set_payload<bits>(top.payload, job.payloads + sent * BYTES); \
+  set(top.valid, held);
+    INPUT(DRIVE)
+#define ACCEPT(payload, valid, port, bits) set(top.port, ready);
+    OUTPUT(ACCEPT)
+    simulation.settle();
+
+#define TAKE(payload, valid, ready, bits)   \
+  if (held && flag(top.ready)) {            \
+    input.cycles.push_back(cycle);          \
+    ++sent;                                 \
+    held = false;                           \
+  }
+    INPUT(TAKE)
+    Seen* tap = &input;
+#define LISTEN(payload, valid, bits) \
+  ++tap;                             \
+  if (flag(top.valid)) tap->add<bits>(cycle, top.payload);
+    TAPS(LISTEN)
+    (void)tap;
+#define RECEIVE(payload, valid, port, bits)      \
+  if (ready && flag(top.valid)) {                \
+    output.add<bits>(cycle, top.payload);        \
+    if (++got == job.outputs) return true;       \
+  }
+    OUTPUT(RECEIVE)
+    simulation.edge();
+    if (cycle % 1024 == 1023) progress.tell(got);
+  }
+  return false;
+}
+
+void write(const char* path, const std::vector<Seen>& seen) {
+  std::FILE* file = std::fopen(path, "wb");
+  if (!file) fail("cannot write", path);
+  for (const Seen& edge : seen) {
+    std::vector<std::uint8_t> words(8 * (edge.cycles.size() + 1));
+    encode(edge.cycles.size(), &words[0]);
+    for (std::size_t n = 0; n < edge.cycles.size(); ++n) encode(edge.cycles[n], &words[8 * (n + 1)]);
+    std::fwrite(words.data(), 1, words.size(), file);
+    std::fwrite(edge.payloads.data(), 1, edge.payloads.size(), file);
+  }
+  const bool bad = std::ferror(file) != 0;
+  if (std::fclose(file) != 0 || bad) fail("cannot write", path);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 3 || argc > 4) {
+    std::fprintf(stderr, "usage: %s JOB TRACE [VCD]\n", argv[0]);
+    return 2;
+  }
+  const Job job(argv[1], (IN_BITS + 7) / 8);
+  std::vector<Seen> seen(TAP_COUNT + 2);
+  bool whole;
+  {
+    // On the heap: a large design has more state than a stack holds.
+    const auto simulation = std::make_unique<Simulation>(argc == 4 ? argv[3] : nullptr);
+    whole = play(*simulation, job, seen);
+  }
+  write(argv[2], seen);
+  return whole ? 0 : 1;
+}

@@ -1,0 +1,105 @@
+"""The networks that come with the package: whole, and as accurate as they say. No torch."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import brambling
+from brambling import ArgMax, Dense, Network, Thresholds
+from brambling.quant.data import read_images, read_labels
+from brambling.quant.formats import Bipolar
+from brambling.sim import golden
+
+ZOO = Path(brambling.__file__).parent / "zoo"
+WIDTHS = {"tfc-w1a1": 64, "sfc-w1a1": 256, "lfc-w1a1": 1024}
+#: Best published for these topologies; FINN's own paper has 95.83 and 98.40 for SFC and LFC.
+PUBLISHED = {"tfc-w1a1": 0.9317, "sfc-w1a1": 0.9781, "lfc-w1a1": 0.9888}
+
+
+@pytest.fixture(scope="module", params=WIDTHS)
+def network(request):
+    return Network.load(ZOO / f"{request.param}.safetensors")
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    folder = ZOO / "mnist"
+    return (
+        read_images(folder / "t10k-images-idx3-ubyte.gz"),
+        read_labels(folder / "t10k-labels-idx1-ubyte.gz"),
+    )
+
+
+def test_accuracy_is_the_recorded_one(network, test_set):
+    images, labels = test_set
+    correct = int((golden.run(network, images)["argmax"] == labels).sum())
+    assert network.provenance["images"] == len(labels) == 10000
+    assert correct / len(labels) == network.provenance["accuracy"]
+
+
+def test_accuracy_is_at_least_the_published_one(network):
+    assert network.provenance["accuracy"] >= PUBLISHED[network.name]
+
+
+def test_topology(network):
+    n = WIDTHS[network.name]
+    dense = [layer for layer in network.layers if isinstance(layer, Dense)]
+    assert [layer.weights.shape for layer in dense] == [(n, 784), (n, n), (n, n), (10, n)]
+    assert all(layer.fmt == Bipolar() for layer in dense)
+    assert isinstance(network.layers[-1], ArgMax)
+    assert str(network.input) == "784:u8.0"
+    assert network.classes == tuple("0123456789")
+
+
+def test_levels_are_canonical(network):
+    """No channel is falling; each level is a sum that can occur, or one more than the largest."""
+    for layer in network.layers:
+        if isinstance(layer, Thresholds) and layer.name != "binarise":
+            (source,) = (network.layer(name) for name in layer.inputs)
+            assert isinstance(source, Dense)
+            n = source.weights.shape[1]
+            level = layer.levels[:, 0]
+            assert not layer.falling.any()
+            assert np.all((level >= -n) & (level <= n + 1))
+            assert np.all((level == n + 1) | (level % 2 == n % 2))
+
+
+def test_provenance_says_how_to_make_it_again(network):
+    provenance = network.provenance
+    recipe = network.name.removesuffix("-w1a1")
+    assert provenance["dataset"] == "MNIST"
+    assert provenance["script"] == (
+        f"brambling train mnist-{recipe} --data DIR --seed {provenance['seed']} "
+        f"--epochs {provenance['epochs']}"
+    )
+
+
+def test_recipe_is_the_one_that_made_it(network):
+    training = pytest.importorskip("brambling.quant.train")
+    recipe = training.RECIPES["mnist-" + network.name.removesuffix("-w1a1")]
+    assert recipe.zoo == network.name
+    assert recipe.epochs == network.provenance["epochs"]
+
+
+def test_checksums():
+    listed = {}
+    for line in (ZOO / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split("  ")
+        listed[name] = digest
+    files = [*ZOO.glob("*.safetensors"), *ZOO.glob("mnist/*.gz")]
+    assert listed == {
+        path.relative_to(ZOO).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def test_images_are_the_original_ones():
+    md5 = {
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    }
+    for name, digest in md5.items():
+        contents = (ZOO / "mnist" / name).read_bytes()
+        assert hashlib.md5(contents, usedforsecurity=False).hexdigest() == digest
