@@ -60,6 +60,19 @@ class WidthAdapterSpec:
         """Units held."""
         return self.taken + self.given - 1
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Units that may be held when an input beat comes, and so where it can go."""
+        found = {0}
+        for beat in range(1, self.i.count):
+            come = beat * self.taken
+            found |= {
+                come - gone
+                for gone in range(0, come + 1, self.given)
+                if come - gone <= self.capacity - self.taken
+            }
+        return tuple(sorted(found))
+
     def build(self) -> "WidthAdapter":
         return WidthAdapter(self)
 
@@ -133,7 +146,7 @@ class WidthAdapter(wiring.Component):
             with m.If(number == 0):
                 m.d.sync += first.eq(1)
             data = self.i.payload.data.as_value()
-            for n in range(spec.capacity - spec.taken + 1):
-                with m.If(base == n):
-                    m.d.sync += cells[n * size :][: spec.taken * size].eq(data)
+            for place in spec.places:
+                with m.If(base == place):
+                    m.d.sync += cells[place * size :][: spec.taken * size].eq(data)
         return m

@@ -57,17 +57,15 @@ def plan(
     """
     if isinstance(board, str):
         board = find_board(board)
-    reserve = Needs()
-    made = fold(network, board, goal, clock_hz)
+    reserve, taken = Needs(), 0
     for _ in range(ROUNDS):
-        made = size(network, made, progress)
+        made = size(network, fold(network, board, goal, clock_hz, reserve), progress)
         taken = total(network, made, board).blocks
         over = taken - board.part.blocks
         if over <= 0:
             return made
         # What FIFOs take in block RAM is known only now: fold again, leaving room for it.
-        reserve = reserve + Needs(over, 0)
-        made = fold(network, board, goal, clock_hz, reserve)
+        reserve += Needs(over, 0)
     raise DoesNotFit(
         f"{network.name} with its FIFOs",
         board.name,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def read_array(path: Path) -> NDArray:
             return np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
         raise FileProblem(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, MemoryError, TokenError) as error:
         raise FileProblem(f"{path}: not an array of numbers in .npy format ({error})") from None
 
 

@@ -36,10 +36,11 @@ def show_simulation(console: Console, result: Simulation, folder: Path | None = 
         f"[bold]{result.network}[/] on {result.board} ({result.goal}), "
         f"{result.frames:,} frames in {result.engine}"
     )
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
     table.add_column("layer")
     table.add_column("engine")
-    for column in ("MACs", "PE×SIMD", "weight bits", "BRAM", "interval", "predicted", "simulated"):
+    # Rows of at most 80 characters, for networks of some million weights.
+    for column in ("MACs", "PE×SIMD", "weights", "BRAM", "interval", "predicted", "simulated"):
         table.add_column(column, justify="right")
     for layer in result.layers:
         table.add_row(
@@ -65,9 +66,9 @@ def show_simulation(console: Console, result: Simulation, folder: Path | None = 
     )
     console.print(table)
     console.print(
-        "[dim]interval: cycles a frame that the layer needs; predicted and simulated: cycles of the "
-        "first frame, from\nthe layer's first input beat to its last output beat; BRAM: from the "
-        "memories' sizes, not from synthesis[/]"
+        "[dim]weights in bits; BRAM from the sizes of the memories, not from synthesis\n"
+        "interval: cycles a frame that the layer needs\n"
+        "predicted, simulated: cycles of the first frame, first beat in to last beat out[/]"
     )
     rows = [
         ("latency", f"{result.latency_cycles:,} cycles, {result.latency_s * 1e6:,.3g} µs "

@@ -98,8 +98,8 @@ class Simulation:
 
     @property
     def bottleneck(self) -> Layer:
-        """The engine that needs most cycles a frame."""
-        return max(self.layers, key=lambda layer: layer.interval)
+        """The engine that needs most cycles a frame; of equal ones, the one that works most."""
+        return max(self.layers, key=lambda layer: (layer.interval, layer.macs))
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the outputs."""
