@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from brambling.errors import ConfigError
 from brambling.hw.beat import Beats
-from brambling.hw.popcount import MatchCountSpec, encode_value
+from brambling.hw.popcount import MatchBankSpec
 from brambling.hw.queue import Queue
 from brambling.hw.rom import rom
 from brambling.quant.formats import Bipolar, Fixed
@@ -83,13 +83,14 @@ class XnorMvuSpec:
         return Beats(Fixed(self.inputs.bit_length() + 1), self.outputs, self.pe)
 
     @property
-    def count(self) -> MatchCountSpec:
-        return MatchCountSpec(self.simd)
+    def bank(self) -> MatchBankSpec:
+        """The match counters of all PEs."""
+        return MatchBankSpec(self.simd, self.pe)
 
     @property
     def timing(self) -> Timing:
         # Memory, register behind it, popcount, accumulator.
-        return Timing(self.i.count, self.o.count, latency=3 + self.count.latency)
+        return Timing(self.i.count, self.o.count, latency=3 + self.bank.latency)
 
     @property
     def depth(self) -> int:
@@ -109,11 +110,11 @@ class XnorMvuSpec:
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        """What the accumulator of each output starts from, ``(outputs,)``.
+        """Minus the matches at which the accumulator of each output is to be 0, ``(outputs,)``.
 
-        ``m`` matches are a product of ``2 m - inputs``. The accumulator counts up from minus the
-        matches that a level needs, so that its sign is the comparison; without levels from minus
-        half the inputs, so that it is half the product.
+        ``m`` matches are a product of ``2 m - inputs``. The accumulator ends at the matches minus
+        those that a level needs, so that its sign is the comparison; without levels minus half the
+        inputs, so that it is half the product.
         """
         if self.levels is None:
             return np.full(self.outputs, -self.inputs // 2, np.int64)
@@ -126,31 +127,35 @@ class XnorMvuSpec:
         """Products that final accumulators ``(n, outputs)`` stand for."""
         return 2 * (accumulators - self.offsets) - self.inputs
 
-    def weight_words(self) -> list[int]:
-        """Memory contents: word ``f * beats + s``, bit ``p * simd + j``; +1 is 1, idle is 1.
-
-        Within ``simd`` bits the weights are coded as the match counter wants them.
-        """
+    @cached_property
+    def _slots(self) -> NDArray[np.bool_]:
+        """Weights by slot, ``(folds, beats, pe, simd)``; +1 is 1, idle is 1."""
         folds, beats = self.o.count, self.i.count
         bits = np.ones((folds * self.pe, beats * self.simd), bool)
         bits[: self.outputs, : self.inputs] = self.weights > 0
-        coded = self.count.encode(bits.reshape(folds, self.pe, beats, self.simd))
-        rows = coded.transpose(0, 2, 1, 3).reshape(folds * beats, -1)
-        packed = np.packbits(rows, axis=1, bitorder="little")
+        return bits.reshape(folds, self.pe, beats, self.simd).swapaxes(1, 2)
+
+    def weight_words(self) -> list[int]:
+        """Memory contents: word ``f * beats + s``; its bits as :class:`MatchBankSpec` wants them."""
+        coded = self.bank.encode(self._slots)
+        packed = np.packbits(coded.reshape(-1, coded.shape[-1]), axis=1, bitorder="little")
         return [int.from_bytes(row.tobytes(), "little") for row in packed]
 
     def offset_words(self) -> list[int]:
-        """Memory contents: word ``f``; PE 0 lowest, an offset and, above, an inversion."""
+        """Memory contents: word ``f``; PE 0 lowest, each its start and, above, its inversion.
+
+        The match counters count too much by what depends on the weights alone: start lower.
+        """
         width = self.accumulators.fmt.width
-        words = self.offsets & ((1 << width) - 1)
+        starts = -self.bank.excess(self._slots).sum(axis=1).reshape(-1)
+        starts[: self.outputs] += self.offsets
+        words = starts & ((1 << width) - 1)
         if self.falling is not None:
-            words |= self.falling.astype(np.int64) << width
+            words[: self.outputs] |= self.falling.astype(np.int64) << width
         stride = width + (self.falling is not None)
-        padded = np.zeros(self.o.count * self.pe, np.int64)
-        padded[: self.outputs] = words
         return [
             sum(int(word) << n * stride for n, word in enumerate(row))
-            for row in padded.reshape(-1, self.pe)
+            for row in words.reshape(-1, self.pe)
         ]
 
     def build(self) -> "XnorMvu":
@@ -259,26 +264,26 @@ class XnorMvu(wiring.Component):
         # Cycle 1: both memories answer. Cycle 2: registers behind them.
         words = spec.weight_words()
         width = spec.pe * spec.simd
+        m.submodules.popcount = bank = spec.bank.build()
         weights = rom(m, "weights", words, width, slot.word, spec.weight_store)
-        x_coded = encode_value(m, self._vector(m, slot))
         x = Signal(spec.simd)
         w = Signal(width)
-        m.d.sync += [x.eq(x_coded), w.eq(weights)]
+        m.d.sync += [x.eq(self._vector(m, slot)), w.eq(weights)]
+        m.d.comb += [bank.x.eq(x), bank.w.eq(w)]
 
-        # Cycle 2 + popcount: every PE adds its matches to what it has.
-        lag = 2 + spec.count.latency
+        # Cycle 2 + popcount: every PE adds its matches to what it has. Sums may wrap on the way:
+        # the last one is in range.
+        lag = 2 + spec.bank.latency
         valid = delay(m, "valid", slot.go, lag)
         start = delay(m, "start", slot.start, lag)
         last_early = delay(m, "last", slot.go & slot.last, lag - 1)
         last = delay(m, "result", last_early, 1)
         offsets = self._offsets(m, last_early)
         for n in range(spec.pe):
-            m.submodules[f"popcount{n}"] = count = spec.count.build()
-            m.d.comb += [count.x.eq(x), count.w.eq(w.word_select(n, spec.simd))]
             accumulator = self.products.payload.data[n]
             base = Mux(start, offsets[n][: len(accumulator)].as_signed(), accumulator)
             with m.If(valid):
-                m.d.sync += accumulator.eq(base + count.o)
+                m.d.sync += accumulator.eq(base + bank.o[n])
 
         # One more: the result is complete.
         write = delay(m, "write", last, 1)

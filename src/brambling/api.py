@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from brambling import zoo
@@ -11,7 +10,7 @@ from brambling.boards.resources import Needs, needs
 from brambling.boards.solver import fold
 from brambling.errors import ConfigError, DoesNotFit
 from brambling.network import Network
-from brambling.plan import Plan, steps
+from brambling.plan import Plan
 from brambling.sim.sizing import size
 
 __all__ = ["load", "plan", "total"]

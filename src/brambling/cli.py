@@ -78,7 +78,7 @@ def read_array(path: Path) -> NDArray:
             return np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
         raise FileProblem(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, EOFError, MemoryError, TokenError) as error:
+    except (ValueError, OverflowError, EOFError, MemoryError, TokenError) as error:
         raise FileProblem(f"{path}: not an array of numbers in .npy format ({error})") from None
 
 

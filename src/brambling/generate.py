@@ -108,9 +108,8 @@ def port_map(network: Network, nodes: tuple[Node, ...]) -> str:
         if isinstance(spec, XnorMvuSpec):
             rows.append(
                 f"- `{node.name}.weights`: {spec.timing.interval} words of {spec.pe * spec.simd} "
-                f"bits. Word `f * {spec.i.count} + s`, bits `{spec.simd} * p` up: the weights of "
-                f"output `f * {spec.pe} + p` for inputs from `{spec.simd} * s`, +1 as 1, coded by "
-                "running parity (bit `k` is the exclusive or of the weights 0 to `k` of the group)."
+                f"bits. Word `f * {spec.i.count} + s`, bit `k * {spec.pe} + p`: the weight of output "
+                f"`f * {spec.pe} + p` for input `s * {spec.simd} + k`; 1 is +1, 0 is -1."
             )
     rows += ["", "## Where the network's edges are", ""]
     rows += [

@@ -8,6 +8,7 @@ accumulator can overflow, from the actual weights.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -26,6 +27,8 @@ __all__ = ["ArgMax", "Dense", "Layer", "Network", "Tensor", "Thresholds"]
 
 VERSION = "1"
 INPUT = "input"  #: Name of the network's input edge.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  #: A network's; names files.
+LAYER_NAME = re.compile(r"[a-z][a-z0-9_]*")  #: Names signals and tensors.
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,10 @@ class Tensor:
 
     shape: tuple[int, ...]
     fmt: Format
+
+    def __post_init__(self) -> None:
+        if not all(type(n) is int and n > 0 for n in self.shape):
+            raise ConfigError(f"a shape must be positive integers, not {self.shape}")
 
     @property
     def size(self) -> int:
@@ -59,6 +66,14 @@ def frozen(array: NDArray, dtype: type[np.generic], what: str) -> NDArray:
         raise ConfigError(f"{what}: values must fit {np.dtype(dtype)}, not {array.dtype}")
     copy.setflags(write=False)
     return copy
+
+
+def canonical(contents: bytes) -> bytes:
+    """Order the keys in the header of a safetensors file, which the library leaves to chance."""
+    end = 8 + int.from_bytes(contents[:8], "little")
+    header = json.dumps(json.loads(contents[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + contents[end:]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -298,6 +313,12 @@ class Network:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            raise ConfigError(f"a network's name must match {NAME.pattern}, not {self.name!r}")
+        if not all(isinstance(text, str) for text in (self.normalisation, *self.classes)):
+            raise ConfigError(f"{self.name}: normalisation and classes must be text")
+        if not isinstance(self.provenance, Mapping):
+            raise ConfigError(f"{self.name}: provenance must be a mapping, not {self.provenance!r}")
         if not self.layers:
             raise ConfigError(f"{self.name}: a network has at least one layer, not 0")
         object.__setattr__(self, "_tensors", dict(self._infer()))
@@ -306,6 +327,11 @@ class Network:
         known = {INPUT: self.input}
         yield INPUT, self.input
         for layer in self.layers:
+            if not LAYER_NAME.fullmatch(layer.name):
+                raise ConfigError(
+                    f"{self.name}: a layer's name must match {LAYER_NAME.pattern}, "
+                    f"not {layer.name!r}"
+                )
             if layer.name in known:
                 raise ConfigError(f"{self.name}: two layers are named {layer.name!r}")
             for source in layer.inputs:
@@ -374,7 +400,7 @@ class Network:
             "normalisation": self.normalisation,
             "provenance": dict(self.provenance),
         }, sort_keys=True)  # fmt: skip
-        return save(tensors, {"brambling": VERSION, "network": text})
+        return canonical(save(tensors, {"brambling": VERSION, "network": text}))
 
     @property
     def digest(self) -> str:
@@ -412,7 +438,7 @@ class Network:
             return cls._parse(json.loads(metadata["network"]), tensors)
         except BramblingError as error:
             raise FileProblem(f"{path}: {error}") from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise FileProblem(f"{path}: metadata is damaged ({error!r})") from None
 
     @classmethod

@@ -8,7 +8,7 @@ from amaranth.sim import Simulator
 from brambling.errors import ConfigError
 from brambling.hw.popcount import MatchBankSpec, MatchCountSpec, encode_value
 
-LANES = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 17, 31, 33, 63, 64, 100, 130]
+LANES = [5, 6, 7, 8, 9, 13, 16, 31, 64, 130]
 
 
 def bits(seed, *shape):
@@ -56,7 +56,7 @@ def every_pair(lanes):
 # One exact counter -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("lanes", [1, 2, 3, 4])
 def test_count_of_every_pair_of_words(lanes, every):
     spec = MatchCountSpec(lanes, every)
@@ -64,7 +64,7 @@ def test_count_of_every_pair_of_words(lanes, every):
     np.testing.assert_array_equal(counts(spec, x, w), spec.reference(x, w))
 
 
-@pytest.mark.parametrize("every", [1, 2, 3, 100])
+@pytest.mark.parametrize("every", [1, 2, 100])
 @pytest.mark.parametrize("lanes", LANES)
 def test_count_of_new_words_every_cycle(lanes, every):
     spec = MatchCountSpec(lanes, every)
@@ -72,7 +72,7 @@ def test_count_of_new_words_every_cycle(lanes, every):
     np.testing.assert_array_equal(counts(spec, x, w), spec.reference(x, w))
 
 
-@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("lanes", [1, 2, 3, 17, 64])
 def test_count_reaches_both_ends_of_its_range(lanes):
     x = bits(1, 1, lanes)
     both = counts(MatchCountSpec(lanes), np.vstack([x, x]), np.vstack([~x, x]))
@@ -101,7 +101,7 @@ def test_codes_values_as_it_codes_arrays(lanes):
 # Counters that share an operand ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("lanes", [1, 2, 3, 4])
 def test_bank_with_every_pair_of_words(lanes, every):
     spec = MatchBankSpec(lanes, 2, every)
@@ -110,16 +110,15 @@ def test_bank_with_every_pair_of_words(lanes, every):
     np.testing.assert_array_equal(simulate(spec, x, spec.encode(w)), spec.reference(x, w))
 
 
-@pytest.mark.parametrize("every", [1, 2, 3, 100])
-@pytest.mark.parametrize("pe", [1, 3])
+@pytest.mark.parametrize("every", [1, 2, 100])
 @pytest.mark.parametrize("lanes", LANES)
-def test_bank_with_new_words_every_cycle(lanes, pe, every):
-    spec = MatchBankSpec(lanes, pe, every)
-    x, w = bits(lanes, 20, lanes), bits(pe, 20, pe, lanes)
+def test_bank_with_new_words_every_cycle(lanes, every):
+    spec = MatchBankSpec(lanes, 3, every)
+    x, w = bits(lanes, 20, lanes), bits(2, 20, 3, lanes)
     np.testing.assert_array_equal(simulate(spec, x, spec.encode(w)), spec.reference(x, w))
 
 
-@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("lanes", [1, 2, 3, 17, 64])
 def test_bank_exceeds_matches_by_what_the_weights_alone_say(lanes):
     spec = MatchBankSpec(lanes, 2)
     x, w = bits(3, 20, lanes), np.repeat(bits(4, 1, 2, lanes), 20, axis=0)
@@ -129,7 +128,7 @@ def test_bank_exceeds_matches_by_what_the_weights_alone_say(lanes):
     assert len(np.unique(results - matches, axis=0)) == 1
 
 
-@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("lanes", [1, 2, 3, 17, 64])
 def test_bank_reaches_both_ends_of_its_range(lanes):
     spec = MatchBankSpec(lanes, 1)
     none, first = np.zeros((1, lanes), bool), np.arange(lanes)[None] < spec.pairs
