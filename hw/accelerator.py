@@ -171,11 +171,6 @@ class FrameGate(wiring.Component):
         return m
 
 
-def tap_signature(beats: Beats) -> wiring.Signature:
-    """Return the interface on which an inner edge is observed: ``valid`` and ``payload``."""
-    return wiring.Signature({"valid": Out(1), "payload": Out(beats.layout)})
-
-
 class Accelerator(wiring.Component):
     """A network in hardware: frames in, results out.
 
@@ -193,7 +188,7 @@ class Accelerator(wiring.Component):
         Frames.
     o : ``Out(nodes[-1].spec.o.signature)``
         Results.
-    tap_… : ``Out(tap_signature(edge.beats))``
+    tap_… : ``Out(edge.beats.tap)``
     """
 
     i: stream.Interface
@@ -206,7 +201,7 @@ class Accelerator(wiring.Component):
             "i": In(nodes[0].spec.i.signature),
             "o": Out(nodes[-1].spec.o.signature),
             **{
-                f"tap_{edge.name}": Out(tap_signature(edge.beats)) for edge in self.taps
+                f"tap_{edge.name}": Out(edge.beats.tap) for edge in self.taps
             },
         })
 
@@ -225,7 +220,7 @@ class Accelerator(wiring.Component):
             seen = getattr(parts[edge.node], edge.port)
             tap = getattr(self, f"tap_{edge.name}")
             m.d.comb += [
-                tap.valid.eq(seen.valid & seen.ready),
+                tap.valid.eq(seen.valid & seen.ready if edge.port == "o" else seen.valid),
                 tap.payload.as_value().eq(seen.payload.as_value()),
             ]
         return m

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from amaranth.hdl import Shape
-from amaranth.lib import data, stream
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import Out
 from numpy.typing import NDArray
 
 from brambling.errors import ConfigError
@@ -55,6 +56,11 @@ class Beats:
     @property
     def signature(self) -> stream.Signature:
         return stream.Signature(self.layout)
+
+    @property
+    def tap(self) -> wiring.Signature:
+        """Interface on which beats are only observed: ``valid`` and ``payload``."""
+        return wiring.Signature({"valid": Out(1), "payload": Out(self.layout)})
 
     @property
     def width(self) -> int:

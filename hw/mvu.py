@@ -229,20 +229,20 @@ class XnorMvu(wiring.Component):
     -------
     i : ``In(spec.i.signature)``
     o : ``Out(spec.o.signature)``
-    products : ``Out(stream.Signature(spec.accumulators.layout, always_ready=True))``
+    products : ``Out(spec.accumulators.tap)``
         The final accumulators as they are made, for observation; :meth:`XnorMvuSpec.products_of`.
     """
 
     i: stream.Interface
     o: stream.Interface
-    products: stream.Interface
+    products: Any
 
     def __init__(self, spec: XnorMvuSpec) -> None:
         self.spec = spec
         super().__init__({
             "i": In(spec.i.signature),
             "o": Out(spec.o.signature),
-            "products": Out(stream.Signature(spec.accumulators.layout, always_ready=True)),
+            "products": Out(spec.accumulators.tap),
         })
 
     def elaborate(self, platform: Any) -> Module:
