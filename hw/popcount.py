@@ -66,10 +66,12 @@ def add_level(
     """One level of :func:`reduction`, for ``sums`` independent sums."""
     after: list[list[Value]] = [[] for _ in range(len(columns) + 1)]
     for n, (column, (full, half)) in enumerate(zip(columns, adders, strict=True)):
-        if k := full * sums:
-            a, b, c, column = column[:k], column[k : 2 * k], column[2 * k : 3 * k], column[3 * k :]
-            differ = Signal(k, name=f"{name}differ{n}")
-            total, carry = Signal(k, name=f"{name}sum{n}"), Signal(k, name=f"{name}carry{n}")
+        f, h = full * sums, half * sums
+        if f:
+            differ, total, carry = (
+                Signal(f, name=f"{name}{part}{n}") for part in ("differ", "sum", "carry")
+            )
+            a, b, c = column[:f], column[f : 2 * f], column[2 * f : 3 * f]
             m.d.comb += [
                 differ.eq(a ^ b),
                 total.eq(differ ^ c),
@@ -77,21 +79,27 @@ def add_level(
             ]
             after[n].append(total)
             after[n + 1].append(carry)
-        if k := half * sums:
-            a, b, column = column[:k], column[k : 2 * k], column[2 * k :]
-            after[n].append(a ^ b)
-            after[n + 1].append(a & b)
-        after[n].insert(0, column)
+        if h:
+            total, carry = (Signal(h, name=f"{name}half_{part}{n}") for part in ("sum", "carry"))
+            a, b = column[3 * f : 3 * f + h], column[3 * f + h : 3 * f + 2 * h]
+            m.d.comb += [total.eq(a ^ b), carry.eq(a & b)]
+            after[n].append(total)
+            after[n + 1].append(carry)
+        after[n].insert(0, column[3 * f + 2 * h :])
     return [Cat(*parts) for parts in after[:width] if parts]
 
 
-def add_rows(columns: Sequence[Value], width: int, sums: int = 1) -> list[Value]:
+def add_rows(
+    m: Module, columns: Sequence[Value], width: int, sums: int = 1, name: str = ""
+) -> list[Signal]:
     """Add the two rows that are left; ``width`` bits of each sum."""
     totals = []
     for p in range(sums):
+        total = Signal(width, name=f"{name}total{p}")
         first = Cat(column[p] for column in columns)
         second = Cat(column[sums + p] if len(column) > sums else Const(0, 1) for column in columns)
-        totals.append((first + second)[:width])
+        m.d.comb += total.eq(first + second)
+        totals.append(total)
     return totals
 
 
@@ -221,7 +229,7 @@ class MatchCount(wiring.Component):
         for n, adders in enumerate(spec.reduction, 1):
             columns = add_level(m, columns, adders, spec.width, name=f"level{n}_")
             (last,), columns = levels.end(last=[last], column=columns)
-        (total,) = levels.end(total=[Cat(last, *add_rows(columns, spec.width))])
+        (total,) = levels.end(total=[Cat(last, *add_rows(m, columns, spec.width))])
 
         m.d.comb += self.o.eq(total[0])
         assert levels.pipe.depth == spec.latency
@@ -370,7 +378,9 @@ class MatchBank(wiring.Component):
             columns = add_level(m, columns, adders, width, spec.pe, name=f"level{n}_")
             shared = add_level(m, shared, adders, width, name=f"shared{n}_")
             columns, shared = levels.end(column=columns, shared=shared)
-        columns, (x_sum,) = levels.end(column=columns, shared=add_rows(shared, width))
+        columns, (x_sum,) = levels.end(
+            column=columns, shared=add_rows(m, shared, width, name="shared_")
+        )
 
         # t weighs 2, so that the last bit of the sum of X is the last bit of every result.
         last, *more = x_sum
@@ -381,7 +391,7 @@ class MatchBank(wiring.Component):
         for n, adders in enumerate(spec.merge, 1):
             columns = add_level(m, columns, adders, spec.width, spec.pe, name=f"merge{n}_")
             columns, (last,) = levels.end(column=columns, last=[last])
-        totals = add_rows(columns, spec.width, spec.pe)
+        totals = add_rows(m, columns, spec.width, spec.pe)
         totals, (last,) = levels.end(total=totals, last=[last])
 
         m.d.comb += [self.o[n].eq(Cat(last, total)) for n, total in enumerate(totals)]

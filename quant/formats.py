@@ -37,7 +37,8 @@ class Format:
     @property
     def dtype(self) -> np.dtype:
         """Smallest NumPy integer type that holds every code."""
-        return np.result_type(np.min_scalar_type(self.min), np.min_scalar_type(self.max))
+        least = np.min_scalar_type(-self.max - 1 if self.signed else self.max)
+        return np.result_type(least, np.min_scalar_type(self.min))
 
     def holds(self, codes: NDArray) -> bool:
         """Whether every element is a code of this format."""

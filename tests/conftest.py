@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from brambling.network import ArgMax, Dense, Network, Tensor, Thresholds
+from brambling.network import ArgMax, Dense, Layer, Network, Tensor, Thresholds
 from brambling.plan import Plan, Stage, steps
 from brambling.quant.formats import Bipolar, Fixed
 
@@ -16,7 +16,7 @@ def small_network():
 
     def make(sizes, seed=0, *, falling=False, name="small", argmax=True):
         rng = np.random.default_rng(seed)
-        layers = [
+        layers: list[Layer] = [
             Thresholds(
                 name="binarise",
                 inputs=("input",),

