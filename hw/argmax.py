@@ -8,6 +8,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from brambling.hw.beat import Beats
+from brambling.hw.counter import below
 from brambling.hw.queue import Queue
 from brambling.quant.formats import Fixed, Format
 from brambling.timing import Timing
@@ -73,7 +74,7 @@ class ArgMaxUnit(wiring.Component):
         m.submodules.queue = queue = Queue(spec.o.layout, spec.depth)
         connect(m, queue.o, flipped(self.o))
 
-        beat, next_beat = Signal(range(spec.i.count)), Signal(range(spec.i.count))
+        beat, next_beat = Signal(below(spec.i.count)), Signal(below(spec.i.count))
         last, go = Signal(), Signal()
         m.d.comb += [
             beat.eq(Mux(self.i.payload.first, 0, next_beat)),

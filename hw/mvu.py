@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from brambling.errors import ConfigError
 from brambling.hw.beat import Beats
+from brambling.hw.counter import below
 from brambling.hw.popcount import MatchBankSpec
 from brambling.hw.queue import Queue
 from brambling.hw.rom import rom
@@ -174,7 +175,7 @@ class Sequencer(wiring.Component):
         A slot is issued in this cycle.
     fresh, start, last : ``Out(1)``
         It takes an input beat; it is the first, the last of its fold.
-    beat : ``Out(range(beats))``, word : ``Out(range(beats * folds))``
+    beat : ``Out(below(beats))``, word : ``Out(below(beats * folds))``
         Its place in the vector, and in the weight memory.
     """
 
@@ -188,8 +189,8 @@ class Sequencer(wiring.Component):
             "fresh": Out(1),
             "start": Out(1),
             "last": Out(1),
-            "beat": Out(range(timing.beats)),
-            "word": Out(range(timing.interval)),
+            "beat": Out(below(timing.beats)),
+            "word": Out(below(timing.interval)),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -323,7 +324,7 @@ class XnorMvu(wiring.Component):
         """Offset (and inversion) of each PE in the cycle in which it accumulates."""
         spec = self.spec
         words = spec.offset_words()
-        row = Signal(range(len(words)))
+        row = Signal(below(len(words)))
         with m.If(last_early):
             m.d.sync += row.eq(Mux(row == len(words) - 1, 0, row + 1))
         stride = spec.accumulators.fmt.width + (spec.falling is not None)
@@ -332,7 +333,7 @@ class XnorMvu(wiring.Component):
 
     def _result(self, m: Module, queue: Queue, offsets: list[Value], write: Value) -> None:
         spec = self.spec
-        done = Signal(range(spec.o.count))
+        done = Signal(below(spec.o.count))
         with m.If(write):
             m.d.sync += done.eq(Mux(done == spec.o.count - 1, 0, done + 1))
         m.d.comb += [

@@ -1,7 +1,7 @@
 """Queues: at the output of an engine, and between engines."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from amaranth.hdl import Module, ShapeLike, Signal, Value
 from amaranth.lib import fifo, stream, wiring
@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from brambling.errors import ConfigError
 from brambling.hw.beat import Beats
+from brambling.plan import LEAST_FIFO
 
 __all__ = ["Fifo", "FifoSpec", "Queue"]
 
@@ -57,7 +58,7 @@ class Queue(wiring.Component):
 
         # One place more than is ever used: the FIFO's output register must not cost a cycle.
         m.submodules.fifo = buffer = fifo.SyncFIFOBuffered(
-            width=len(payload), depth=self.depth + 1
+            width=len(payload), depth=max(self.depth + 1, FifoSpec.LEAST)
         )
         m.d.comb += [
             buffer.w_data.eq(Value.cast(self.result)),
@@ -79,14 +80,16 @@ class Queue(wiring.Component):
 
 @dataclass(frozen=True, slots=True)
 class FifoSpec:
-    """A FIFO of ``depth`` beats between two engines; at least 2."""
+    """A FIFO of ``depth`` beats between two engines."""
 
     beats: Beats
     depth: int
 
+    LEAST: ClassVar[int] = LEAST_FIFO  #: Below, it cannot take a beat in every cycle.
+
     def __post_init__(self) -> None:
-        if self.depth < 2:
-            raise ConfigError(f"fifo must be 0 or at least 2 beats, not {self.depth}")
+        if self.depth < self.LEAST:
+            raise ConfigError(f"fifo must be 0 or at least {self.LEAST} beats, not {self.depth}")
 
     @property
     def i(self) -> Beats:

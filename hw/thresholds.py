@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from brambling.errors import ConfigError
 from brambling.hw.beat import Beats
+from brambling.hw.counter import below
 from brambling.hw.queue import Queue
 from brambling.hw.rom import rom
 from brambling.quant.formats import Format
@@ -128,7 +129,7 @@ class ThresholdUnit(wiring.Component):
         stride = width + 1
         packed = [sum(int(w) << n * stride for n, w in enumerate(row)) for row in per_word]
 
-        beat = Signal(range(len(packed)))
+        beat = Signal(below(len(packed)))
         address = Mux(self.i.payload.first, 0, beat)
         with m.If(take):
             m.d.sync += beat.eq(Mux(address == len(packed) - 1, 0, address + 1))

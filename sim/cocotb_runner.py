@@ -1,5 +1,6 @@
 """Running the cocotb bench on Verilog, in Verilator or Icarus."""
 
+import io
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from brambling.sim.cache import cached, digest
 from brambling.sim.job import Design, EdgeTrace, Job, OutOfCycles, Trace
 from brambling.sim.progress import Progress
 
-__all__ = ["SIMULATORS", "CocotbRunner", "Expected", "Outcome", "Played", "Scenario", "Watched", "run_scenarios"]
+__all__ = ["SIMULATORS", "CocotbRunner", "Expected", "Outcome", "Played", "Scenario", "Watched", "run_scenarios", "scenario_files"]
 
 SIMULATORS = ("verilator", "icarus")
 LOG_LINES = 12
@@ -75,14 +76,11 @@ class Outcome:
     failures: tuple[str, ...] = field(default=())
 
 
-def write_scenarios(
-    folder: Path,
-    watched: Sequence[Watched],
-    scenarios: Sequence[Scenario],
-    *,
-    traces: bool = False,
-) -> None:
-    """Write what ``cocotb_bench.py`` reads; with ``traces`` it also writes what it sees."""
+def scenario_files(
+    watched: Sequence[Watched], scenarios: Sequence[Scenario], *, traces: bool = False
+) -> dict[str, bytes]:
+    """Return what ``cocotb_bench.py`` reads, by file name; ``traces``: it writes what it sees."""
+    files = {}
     for scenario in scenarios:
         arrays: dict[str, Any] = {}
         for n, played in enumerate(scenario.jobs):
@@ -98,13 +96,21 @@ def write_scenarios(
                 arrays[f"{n}/{edge}/masks"] = expected.masks
                 if expected.cycles is not None:
                     arrays[f"{n}/{edge}/cycles"] = expected.cycles
-        np.savez(folder / f"{scenario.name}.npz", allow_pickle=False, **arrays)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        files[f"{scenario.name}.npz"] = buffer.getvalue()
     plan = {
         "edges": [[w.name, w.instance, w.port, w.ready] for w in watched],
         "scenarios": {scenario.name: len(scenario.jobs) for scenario in scenarios},
         "traces": traces,
     }
-    (folder / "scenarios.json").write_text(json.dumps(plan), encoding="utf-8")
+    files["scenarios.json"] = json.dumps(plan, indent=1).encode()
+    return files
+
+
+def write_scenarios(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, contents in files.items():
+        (folder / name).write_bytes(contents)
 
 
 def run_scenarios(
@@ -126,7 +132,7 @@ def run_scenarios(
     bench = Bench(simulator, verilog, top, progress)
     with tempfile.TemporaryDirectory(prefix="brambling-") as name:
         folder = Path(name)
-        write_scenarios(folder, watched, scenarios)
+        write_scenarios(folder, scenario_files(watched, scenarios))
         results = bench.play(folder)
         compared = sum(int(path.read_text()) for path in folder.glob("*.compared"))
         return Outcome(len(results), compared, tuple(m for m in results if m))
@@ -159,7 +165,7 @@ class CocotbRunner:
             tell: Progress = progress or (lambda what, done, total: None)
             bench = Bench(self.name, verilog, design.name, tell)
             scenario = Scenario("simulation", (Played(job, {}),))
-            write_scenarios(folder, watched, (scenario,), traces=True)
+            write_scenarios(folder, scenario_files(watched, (scenario,), traces=True))
             bench.play(folder)
             with np.load(folder / "simulation.0.trace.npz", allow_pickle=False) as seen:
                 trace = Trace({

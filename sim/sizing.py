@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from brambling.hw.accelerator import pipeline
 from brambling.network import Network
-from brambling.plan import Plan, Stage
+from brambling.plan import LEAST_FIFO, Plan, Stage
 from brambling.sim.cycles import Deadlock, schedule
 
 __all__ = ["size", "throughput"]
@@ -44,7 +44,7 @@ def size(
     stages = [
         replace(
             stage,
-            fifo=nodes[stage.layer].i.count + 2 if n else 0,  # The outside world needs no FIFO.
+            fifo=nodes[stage.layer].i.count + LEAST_FIFO if n else 0,  # The outside world needs no FIFO.
             queue=nodes[stage.layer].timing.queue + 1,
         )
         for n, stage in enumerate(plan.stages)
@@ -79,7 +79,7 @@ def _search(
         if key == "fifo" and (most == 0 or works(0)):
             depth = 0
         else:
-            depth = _smallest(2 if key == "fifo" else 1, most, works)
+            depth = _smallest(LEAST_FIFO if key == "fifo" else 1, most, works)
         stages[n] = replace(stages[n], **{key: depth})
     progress(1.0)
     return replace(plan, stages=tuple(stages)), target

@@ -23,6 +23,7 @@ from brambling.network import Network
 from brambling.plan import Plan
 from brambling.quant.data import read_idx, read_labels
 from brambling.report import show_simulation, show_zoo
+from brambling.sim import golden
 from brambling.sim.progress import progress_bar
 from brambling.simulation import ENGINES, Simulation, simulate
 
@@ -129,7 +130,8 @@ def generate_verb(args: argparse.Namespace) -> int:
     network = api.load(args.model)
     made = plan_of(network, args)
     folder = args.output or Path(f"{network.name}-{made.board}")
-    generated = generate(network, made, folder)
+    images, _ = images_of(args)
+    generated = generate(network, made, folder, golden.frames(network, images))
     if args.json:
         print(json.dumps({key: str(value) for key, value in asdict(generated).items()}, indent=2))
     else:
@@ -202,7 +204,7 @@ def demo_verb(args: argparse.Namespace) -> int:
     folder = args.output or Path("out") / f"{network.name}-{made.board}"
     with progress_bar() as tell:
         tell("generate Verilog", 0, 1)
-        generate(network, made, folder)
+        generate(network, made, folder, golden.frames(network, images_of(args)[0]))
         tell("generate Verilog", 1, 1)
     console = Console()
     engine = best_engine(console)
@@ -255,7 +257,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--output", type=Path, metavar="OUT.npy", help="integers before the arg-max")
     verb.add_argument("--vcd", type=Path, metavar="FILE", help="write a waveform")
 
-    verb = add("generate", generate_verb, model, planned, machine)
+    verb = add("generate", generate_verb, model, planned, data, machine)
     verb.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write it")
 
     verb = add("verify", verify_verb, model, planned, data, machine)

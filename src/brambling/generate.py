@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from brambling.boards.parts import find_board
 from brambling.errors import FileProblem
 from brambling.files import write_atomically
@@ -12,9 +15,14 @@ from brambling.hw.mvu import XnorMvuSpec
 from brambling.hw.verilog import module_name, to_verilog
 from brambling.network import Network
 from brambling.plan import Plan
+from brambling.sim import cocotb_runner
+from brambling.sim.cocotb_runner import scenario_files
 from brambling.sim.cycles import Schedule, schedule
+from brambling.sim.verify import scenarios, watched
 
 __all__ = ["Generated", "generate"]
+
+BENCH_FRAMES = 3  #: In the testbench that goes along.
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +35,23 @@ class Generated:
     network: Path
     ports: Path
     readme: Path
+    lint: Path
+    testbench: Path
 
 
-def generate(network: Network, plan: Plan, folder: Path) -> Generated:
+def generate(
+    network: Network, plan: Plan, folder: Path, images: NDArray | None = None
+) -> Generated:
     """Write the design of ``network`` under ``plan`` into ``folder``.
 
     Verilog (one file, memories inside, no vendor primitive), the plan, the network, a port map in
-    words and a README. Every file is written whole or not at all.
+    words, a cocotb testbench with its vectors, lint waivers and a README. Every file is written
+    whole or not at all.
+
+    Parameters
+    ----------
+    images
+        Frames of the testbench, ``(n, …)``, at least two; random ones where ``None``.
     """
     nodes = pipeline(network, plan)
     top = module_name(network.name)
@@ -44,6 +62,8 @@ def generate(network: Network, plan: Plan, folder: Path) -> Generated:
         folder / f"{network.name}.safetensors",
         folder / "ports.md",
         folder / "README.md",
+        folder / "lint.vlt",
+        folder / "testbench",
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,8 +74,27 @@ def generate(network: Network, plan: Plan, folder: Path) -> Generated:
     network.save(made.network)
     write_atomically(made.ports, port_map(network, nodes))
     write_atomically(made.readme, readme(network, plan, nodes, schedule(nodes, 8)))
+    write_atomically(made.lint, Path(__file__).with_name("hw").joinpath("lint.vlt").read_text())
+    write_testbench(network, nodes, made.testbench, images)
     write_atomically(made.verilog, to_verilog(Accelerator(nodes), top))
     return made
+
+
+def write_testbench(
+    network: Network, nodes: tuple[Node, ...], folder: Path, images: NDArray | None
+) -> None:
+    """Write the cocotb bench, what it plays, and the script that runs it."""
+    if images is None:
+        tensor = network.input
+        images = np.random.default_rng(1).integers(
+            tensor.fmt.min, tensor.fmt.max + 1, (BENCH_FRAMES, tensor.size)
+        )
+    files = scenario_files(watched(nodes), scenarios(network, nodes, images[:BENCH_FRAMES]))
+    bench = Path(cocotb_runner.__file__)
+    files["cocotb_bench.py"] = bench.with_name("cocotb_bench.py").read_bytes()
+    files["run.py"] = bench.with_name("run_bench.py").read_bytes()
+    for name, contents in files.items():
+        write_atomically(folder / name, contents)
 
 
 def bits(beats: Beats) -> str:
@@ -142,6 +181,8 @@ Planned for {board.name} ({board.part.name}), goal {plan.goal}, {plan.clock_hz /
 | `ports.md` | every port, bit by bit, and where inner values can be seen |
 | `plan.toml` | how parallel each layer is; edit, and generate again with `--plan` |
 | `{network.name}.safetensors` | the network that it computes |
+| `testbench/` | cocotb bench with real vectors: `python testbench/run.py` (needs cocotb and Icarus) |
+| `lint.vlt` | `verilator --lint-only -Wall lint.vlt {top}.v` is silent; each waiver has its reason |
 
 ## Using it
 

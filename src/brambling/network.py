@@ -241,7 +241,7 @@ class Thresholds(Layer):
                 f"{self.name}.falling: shape must be {self.levels.shape[:1]}, "
                 f"not {self.falling.shape}"
             )
-        if np.any(np.diff(self.levels, axis=1) < 0):
+        if (self.levels[:, 1:] < self.levels[:, :-1]).any():
             raise ConfigError(f"{what}: each row must be in rising order")
         codes = 2 if self.fmt == Bipolar() else self.fmt.max - self.fmt.min + 1
         if self.levels.shape[1] >= codes:

@@ -18,9 +18,10 @@ from brambling.files import write_atomically
 from brambling.network import INPUT, ArgMax, Dense, Layer, Network, Thresholds
 from brambling.quant.formats import Bipolar
 
-__all__ = ["STORES", "Plan", "Stage", "Step", "steps"]
+__all__ = ["LEAST_FIFO", "STORES", "Plan", "Stage", "Step", "steps"]
 
 STORES = ("block", "lut")  #: Kinds of on-chip memory.
+LEAST_FIFO = 3  #: Beats.
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class Stage:
     weights, levels
         Memory of the weights and of the levels: ``"block"`` or ``"lut"``.
     fifo
-        Beats of the FIFO in front: 0 for none, else at least 2.
+        Beats of the FIFO in front: 0 for none, else at least 3.
     queue
         Places in the queue behind.
     """
@@ -140,8 +141,10 @@ class Stage:
                 raise ConfigError(
                     f"{self.layer}: a memory must be one of {', '.join(STORES)}, not {store!r}"
                 )
-        if self.fifo < 0 or self.fifo == 1:
-            raise ConfigError(f"{self.layer}: fifo must be 0 or at least 2, not {self.fifo}")
+        if self.fifo != 0 and self.fifo < LEAST_FIFO:
+            raise ConfigError(
+                f"{self.layer}: fifo must be 0 or at least {LEAST_FIFO}, not {self.fifo}"
+            )
         if self.queue < 1:
             raise ConfigError(f"{self.layer}: queue must be at least 1, not {self.queue}")
 

@@ -256,6 +256,8 @@ def simulate(
         raise ConfigError(f"a waveform needs an RTL engine ({', '.join(RTL)}), not {engine!r}")
     if frames is not None and frames < 1:
         raise ConfigError(f"frames must be at least 1, not {frames}")
+    if labels is not None and network.output.shape:
+        raise ConfigError(f"{network.name} ends in {network.output}, not in a class: no accuracy")
     images = golden.frames(network, images)
     accuracy = None if labels is None else golden.accuracy(network, images, labels)
     images = images[:frames]

@@ -27,7 +27,7 @@ def random_plan(network, rng):
                 pe=1 if step.engine == "argmax" else pe,
                 simd=pe if step.engine == "thresholds" else simd,
                 levels=str(rng.choice(["lut", "block"])),
-                fifo=int(rng.choice([0, 0, 2, 3, 7])),
+                fifo=int(rng.choice([0, 0, 3, 4, 7])),
                 queue=int(rng.integers(1, 9)),
             )
         )

@@ -13,16 +13,16 @@ from brambling.quant.formats import Fixed
 BEATS = Beats(Fixed(8), 4, 1)
 
 
-@pytest.mark.parametrize("depth", [2, 3, 4, 9])
+@pytest.mark.parametrize("depth", [3, 4, 5, 9])
 def test_fifo_keeps_order(run_component, stalls, depth):
     x = np.random.default_rng(1).integers(-128, 128, (10, 4))
     trace = run_component(FifoSpec(BEATS, depth), x, **stalls)
     assert np.array_equal(BEATS.unpack(trace["output"].payloads), x)
 
 
-@pytest.mark.parametrize("depth", [0, 1])
-def test_fifo_rejects_a_depth_below_two(depth):
-    with pytest.raises(ConfigError, match=rf"^fifo must be 0 or at least 2 beats, not {depth}$"):
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_fifo_rejects_a_depth_below_three(depth):
+    with pytest.raises(ConfigError, match=rf"^fifo must be 0 or at least 3 beats, not {depth}$"):
         FifoSpec(BEATS, depth)
 
 

@@ -121,7 +121,7 @@ def test_branches_are_allowed():
 
 
 def test_thresholds_that_no_value_reaches():
-    levels = np.array([[-(2**62), 2**62]])
+    levels = np.array([[-(2**63), 2**63 - 1]])
     for falling in (False, True):
         layer = Thresholds(
             name="act",
@@ -273,7 +273,7 @@ def test_refuses_images(network, images, message):
 
 
 def test_refuses_labels_of_another_number(network):
-    with pytest.raises(ConfigError, match="^3 images need 3 labels, not 2$"):
+    with pytest.raises(ConfigError, match=r"^3 images need 3 labels, not 2$"):
         golden.accuracy(network, np.zeros((3, 12), np.uint8), np.zeros(2, np.uint8))
 
 

@@ -7,6 +7,7 @@ import pytest
 from brambling.boards.parts import BOARDS
 from brambling.boards.resources import interval
 from brambling.boards.solver import fold
+from brambling.plan import LEAST_FIFO
 from brambling.sim.sizing import size, throughput
 
 SIZES = [([40, 24, 18, 6], "max-fps"), ([64, 32, 5], "fps=1000000"), ([33, 17, 9, 4], "min-area")]
@@ -34,7 +35,7 @@ def test_one_place_less_costs_throughput(sized):
     for n, stage in enumerate(plan.stages):
         smaller = []
         if stage.fifo:
-            smaller.append({"fifo": stage.fifo - 1 if stage.fifo > 2 else 0})
+            smaller.append({"fifo": stage.fifo - 1 if stage.fifo > LEAST_FIFO else 0})
         if stage.queue > 1:
             smaller.append({"queue": stage.queue - 1})
         for change in smaller:

@@ -1,0 +1,175 @@
+"""Generated folders: what is in them, that they are reproducible, and what is refused."""
+
+import re
+from dataclasses import asdict, replace
+
+import pytest
+
+from brambling.errors import ConfigError, FileProblem
+from brambling.generate import generate, port_map
+from brambling.hw.accelerator import edges, pipeline
+from brambling.network import Network
+from brambling.plan import Plan
+
+ROWS = [(4, 4), (3, 5), (2, 8), (1, 3)]
+
+
+@pytest.fixture(scope="module")
+def network(small_network):
+    made = small_network((14, 8, 6), 2, falling=True, name="my-net.v2")
+    return replace(
+        made,
+        classes=tuple("abcdef"),
+        normalisation="grey, 0 to 255",
+        provenance={"accuracy": 0.875},
+    )
+
+
+@pytest.fixture(scope="module")
+def plan(network, hand_plan):
+    return hand_plan(network, ROWS, queue=2)
+
+
+@pytest.fixture(scope="module")
+def made(network, plan, tmp_path_factory):
+    return generate(network, plan, tmp_path_factory.mktemp("design") / "deep" / "folder")
+
+
+def test_files(made, network, plan):
+    assert {path.name for path in made.folder.iterdir()} == {
+        "my_net_v2.v",
+        "plan.toml",
+        "my-net.v2.safetensors",
+        "ports.md",
+        "README.md",
+    }
+    assert all(path.exists() for path in asdict(made).values())
+    assert Network.load(made.network) == network
+    assert Plan.load(made.plan) == plan
+
+
+def verilog_ports(text, module):
+    """``{name: (direction, bits)}`` of a module in Verilog."""
+    body = text.split(f"\nmodule {module}(")[1].split("\nendmodule")[0]
+    found = re.findall(r"^  (input|output) (?:\[(\d+):0\] )?(\w+);$", body, re.MULTILINE)
+    return {name: (direction, int(high or 0) + 1) for direction, high, name in found}
+
+
+def test_the_port_map_is_that_of_the_verilog(made):
+    text = made.ports.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (in|out) \| (\d+) \|", text, re.MULTILINE)
+    told = {name: (f"{way}put", int(bits)) for name, way, bits in rows}
+    assert told == verilog_ports(made.verilog.read_text(encoding="utf-8"), "my_net_v2")
+    assert told["i__payload"] == ("input", 4 * 8 + 1)
+    assert told["o__payload"] == ("output", 3 + 1)
+
+
+def test_the_port_map_in_words(made, network, plan):
+    text = made.ports.read_text(encoding="utf-8")
+    assert text.startswith("# Ports of `my_net_v2`\n")
+    for line in (
+        "lane `n` (0 to 3) is bits `8*n + 7 : 8*n`, u8.0, unsigned; bit `32` is `first`",
+        (
+            "A frame is 14 elements (14:u8.0) in 4 beats of 4; element `e` is in beat `e / 4`, "
+            "lane `e % 4`. In the last beat lanes from 2 carry no meaning."
+        ),
+        "Input: grey, 0 to 255",
+        "A result is 1 element(s) (scalar:u3.0) in 1 beat(s).",
+        "Classes: 0 a, 1 b, 2 c, 3 d, 4 e, 5 f",
+        "- `fc1.weights`: 9 words of 15 bits.",
+        "- `fc2.weights`: 3 words of 16 bits.",
+    ):
+        assert line in text
+    for edge in edges(pipeline(network, plan)):
+        assert f"- `{edge.name}`: instance `{edge.node}`, `{edge.port}__payload`, " in text
+
+
+def test_the_map_of_full_beats_says_nothing_of_meaningless_lanes(small_network, hand_plan):
+    network = small_network((8, 4))
+    text = port_map(network, pipeline(network, hand_plan(network)))
+    assert "no meaning" not in text
+    assert "Classes" not in text
+    assert "Input: 8:u8.0" in text
+
+
+def test_the_readme_has_the_figures(made):
+    text = made.readme.read_text(encoding="utf-8")
+    assert "Planned for ulx3s-85f (ecp5-85f), goal hand, 100 MHz." in text
+    assert re.search(r"Latency \d+ cycles \([\d.]+ µs\), one frame every \d+ cycles", text)
+    assert "Accuracy: 87.50% on the test set." in text
+    for path in asdict(made).values():
+        assert path == made.folder or path == made.readme or f"`{path.name}`" in text
+
+
+def test_the_verilog_is_one_module_tree_without_paths(made):
+    text = made.verilog.read_text(encoding="utf-8")
+    modules = re.findall(r"^module \\?(\S+?) ?\(", text, re.MULTILINE)
+    assert len(set(modules)) == len(modules)
+    assert "my_net_v2" in modules
+    assert all(name.split(".")[0] == "my_net_v2" for name in modules)
+    instances = re.findall(r"^  \\?([\w.]+) +\\?\S+ ?\($", text, re.MULTILINE)
+    assert set(instances) <= set(modules)
+    for trace in (".py", "/work", "/home", "/usr", "/tmp", "\\src", "$readmem", str(made.folder)):
+        assert trace not in text
+
+
+def test_the_same_again_byte_for_byte(made, network, plan, tmp_path):
+    again = generate(network, plan, tmp_path)
+    for role, path in asdict(made).items():
+        if role != "folder":
+            assert getattr(again, role).read_bytes() == path.read_bytes(), role
+
+
+def test_generating_from_its_own_files_gives_the_same(made, tmp_path):
+    again = generate(Network.load(made.network), Plan.load(made.plan), tmp_path)
+    assert again.verilog.read_bytes() == made.verilog.read_bytes()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()], ids=repr)
+def test_an_interruption_leaves_nothing_half_written(network, plan, tmp_path, monkeypatch, error):
+    def interrupt(component, name):
+        raise error
+
+    monkeypatch.setattr("brambling.generate.to_verilog", interrupt)
+    with pytest.raises(type(error)):
+        generate(network, plan, tmp_path)
+    monkeypatch.undo()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"plan.toml", "my-net.v2.safetensors", "ports.md", "README.md"}
+    assert Plan.load(tmp_path / "plan.toml") == plan
+    assert Network.load(tmp_path / "my-net.v2.safetensors") == network
+
+
+def test_refuses_a_folder_that_is_a_file(network, plan, tmp_path):
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    for folder, reason in (("file", "File exists"), ("file/inside", "Not a directory")):
+        message = f"{tmp_path / folder}: cannot be written ({reason})"
+        with pytest.raises(FileProblem, match=f"^{re.escape(message)}$"):
+            generate(network, plan, tmp_path / folder)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+
+
+def test_refuses_a_read_only_folder_before_any_work(network, plan, tmp_path, monkeypatch):
+    """Root may write anywhere, so the refusal is played."""
+
+    def refuse(*args, **options):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("brambling.generate.to_verilog", lambda *args: pytest.fail("too late"))
+    message = f"{tmp_path / 'plan.toml'}: cannot be written (Read-only file system)"
+    with pytest.raises(FileProblem, match=f"^{re.escape(message)}$"):
+        generate(network, plan, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_refuses_an_unknown_board_and_writes_nothing(network, plan, tmp_path):
+    with pytest.raises(ConfigError, match=r"^board must be one of .*, not 'ulx4s'$"):
+        generate(network, replace(plan, board="ulx4s"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_refuses_a_plan_for_another_network(small_network, plan, tmp_path):
+    with pytest.raises(ConfigError, match=r"^fc1: simd must be 1 to 4, not 5$"):
+        generate(small_network((4, 8, 6)), plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
