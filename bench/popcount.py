@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results"
 SYNTHESIS = {
     "ecp5": "synth_ecp5 -nowidelut",
     "ice40": "synth_ice40",
-    "xc7": "synth_xilinx -family xc7 -noiopad -noclkbuf",
+    "xc7": "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf",
 }
 
 

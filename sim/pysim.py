@@ -4,6 +4,7 @@ import time
 from contextlib import nullcontext
 from itertools import cycle
 from pathlib import Path
+from typing import Any, cast
 
 from amaranth.hdl import ClockDomain, Module, Value
 from amaranth.sim import Simulator
@@ -56,8 +57,8 @@ class _Play:
         self.got = 0
         self.seen: list[list[tuple[int, int]]] = [[] for _ in design.edges]
 
-        self.top = top = design.make()
-        self.sync = ClockDomain("sync")
+        self.top = top = cast(Any, design.make())
+        self.sync: Any = ClockDomain("sync")
         self.module = Module()
         self.module.domains += self.sync
         self.module.submodules[design.name] = top

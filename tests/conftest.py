@@ -60,8 +60,13 @@ def hand_plan():
     def make(network, rows=None, **options):
         chain = steps(network)
         stages = tuple(
-            Stage(layer=step.name, engine=step.engine, pe=pe, simd=simd, **options)
-            for step, (pe, simd) in zip(chain, rows or [(1, 1)] * len(chain), strict=True)
+            Stage(
+                layer=step.name,
+                engine=step.engine,
+                **dict(zip(("pe", "simd", "fifo", "queue"), row, strict=False)),
+                **options,
+            )
+            for step, row in zip(chain, rows or [(1, 1)] * len(chain), strict=True)
         )
         return Plan(
             network=network.name,

@@ -3,13 +3,15 @@
 import re
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from brambling.errors import ConfigError, FileProblem
-from brambling.generate import generate, port_map
+from brambling.generate import BENCH_FRAMES, generate, port_map, random_frames
 from brambling.hw.accelerator import edges, pipeline
-from brambling.network import Network
+from brambling.network import Network, Tensor
 from brambling.plan import Plan
+from brambling.quant.formats import Bipolar, Fixed, Ternary
 
 ROWS = [(4, 4), (3, 5), (2, 8), (1, 3)]
 
@@ -42,6 +44,11 @@ def test_files(made, network, plan):
         "my-net.v2.safetensors",
         "ports.md",
         "README.md",
+        "lint.vlt",
+        "testbench",
+    }
+    assert {"run.py", "cocotb_bench.py", "scenarios.json"} <= {
+        path.name for path in made.testbench.iterdir()
     }
     assert all(path.exists() for path in asdict(made).values())
     assert Network.load(made.network) == network
@@ -98,7 +105,8 @@ def test_the_readme_has_the_figures(made):
     assert re.search(r"Latency \d+ cycles \([\d.]+ µs\), one frame every \d+ cycles", text)
     assert "Accuracy: 87.50% on the test set." in text
     for path in asdict(made).values():
-        assert path == made.folder or path == made.readme or f"`{path.name}`" in text
+        name = f"{path.name}/" if path.is_dir() else path.name
+        assert path in {made.folder, made.readme} or f"`{name}`" in text
 
 
 def test_the_verilog_is_one_module_tree_without_paths(made):
@@ -113,11 +121,36 @@ def test_the_verilog_is_one_module_tree_without_paths(made):
         assert trace not in text
 
 
+def test_the_testbench_has_no_paths_either(made):
+    for path in made.testbench.iterdir():
+        assert str(made.folder).encode() not in path.read_bytes()
+        assert b"/work" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("fmt", [Bipolar(), Ternary(), Fixed(5, 2), Fixed(64)], ids=str)
+def test_random_frames_are_codes_of_the_input(fmt):
+    images = random_frames(Tensor((30, 2), fmt))
+    assert images.shape == (BENCH_FRAMES, 60)
+    assert fmt.holds(images)
+    assert np.array_equal(images, random_frames(Tensor((30, 2), fmt)))
+
+
+def test_the_frames_of_the_testbench_may_be_given(network, plan, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 14), np.uint8)
+    made = generate(network, plan, tmp_path / "a", images)
+    other = generate(network, plan, tmp_path / "b", 255 - images)
+    assert made.verilog.read_bytes() == other.verilog.read_bytes()
+    name = "testbench/back_to_back.npz"
+    assert (made.folder / name).read_bytes() != (other.folder / name).read_bytes()
+
+
 def test_the_same_again_byte_for_byte(made, network, plan, tmp_path):
     again = generate(network, plan, tmp_path)
-    for role, path in asdict(made).items():
-        if role != "folder":
-            assert getattr(again, role).read_bytes() == path.read_bytes(), role
+    paths = [path for path in made.folder.rglob("*") if path.is_file()]
+    assert len(paths) == len([path for path in again.folder.rglob("*") if path.is_file()]) > 8
+    for path in paths:
+        other = again.folder / path.relative_to(made.folder)
+        assert other.read_bytes() == path.read_bytes(), path.name
 
 
 def test_generating_from_its_own_files_gives_the_same(made, tmp_path):
@@ -135,7 +168,10 @@ def test_an_interruption_leaves_nothing_half_written(network, plan, tmp_path, mo
         generate(network, plan, tmp_path)
     monkeypatch.undo()
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"plan.toml", "my-net.v2.safetensors", "ports.md", "README.md"}
+    assert names == {
+        "plan.toml", "my-net.v2.safetensors", "ports.md", "README.md", "lint.vlt", "testbench"
+    }  # fmt: skip
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
     assert Plan.load(tmp_path / "plan.toml") == plan
     assert Network.load(tmp_path / "my-net.v2.safetensors") == network
 

@@ -70,6 +70,17 @@ def images_of(args: argparse.Namespace) -> tuple[NDArray, NDArray | None]:
     return images, None if args.labels is None else read_labels(args.labels)
 
 
+def bench_frames(network: Network, args: argparse.Namespace) -> NDArray | None:
+    """Return frames for a testbench; ``None`` where the zoo's images are not for this network."""
+    images, _ = images_of(args)
+    try:
+        return golden.frames(network, images)
+    except ConfigError:
+        if args.images is not None:
+            raise
+        return None
+
+
 def read_array(path: Path) -> NDArray:
     """Read ``.npy`` (never a pickle), or idx, gzipped or not."""
     if path.suffix != ".npy":
@@ -130,8 +141,7 @@ def generate_verb(args: argparse.Namespace) -> int:
     network = api.load(args.model)
     made = plan_of(network, args)
     folder = args.output or Path(f"{network.name}-{made.board}")
-    images, _ = images_of(args)
-    generated = generate(network, made, folder, golden.frames(network, images))
+    generated = generate(network, made, folder, bench_frames(network, args))
     if args.json:
         print(json.dumps({key: str(value) for key, value in asdict(generated).items()}, indent=2))
     else:
@@ -204,7 +214,7 @@ def demo_verb(args: argparse.Namespace) -> int:
     folder = args.output or Path("out") / f"{network.name}-{made.board}"
     with progress_bar() as tell:
         tell("generate Verilog", 0, 1)
-        generate(network, made, folder, golden.frames(network, images_of(args)[0]))
+        generate(network, made, folder, bench_frames(network, args))
         tell("generate Verilog", 1, 1)
     console = Console()
     engine = best_engine(console)

@@ -13,8 +13,9 @@ from brambling.hw.accelerator import Accelerator, Node, edges, pipeline
 from brambling.hw.beat import Beats
 from brambling.hw.mvu import XnorMvuSpec
 from brambling.hw.verilog import module_name, to_verilog
-from brambling.network import Network
+from brambling.network import Network, Tensor
 from brambling.plan import Plan
+from brambling.quant.formats import Bipolar
 from brambling.sim import cocotb_runner
 from brambling.sim.cocotb_runner import scenario_files
 from brambling.sim.cycles import Schedule, schedule
@@ -65,6 +66,7 @@ def generate(
         folder / "lint.vlt",
         folder / "testbench",
     )
+    text = readme(network, plan, nodes, schedule(nodes, 8))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -73,7 +75,7 @@ def generate(
     plan.save(made.plan)
     network.save(made.network)
     write_atomically(made.ports, port_map(network, nodes))
-    write_atomically(made.readme, readme(network, plan, nodes, schedule(nodes, 8)))
+    write_atomically(made.readme, text)
     write_atomically(made.lint, Path(__file__).with_name("hw").joinpath("lint.vlt").read_text())
     write_testbench(network, nodes, made.testbench, images)
     write_atomically(made.verilog, to_verilog(Accelerator(nodes), top))
@@ -85,16 +87,22 @@ def write_testbench(
 ) -> None:
     """Write the cocotb bench, what it plays, and the script that runs it."""
     if images is None:
-        tensor = network.input
-        images = np.random.default_rng(1).integers(
-            tensor.fmt.min, tensor.fmt.max + 1, (BENCH_FRAMES, tensor.size)
-        )
+        images = random_frames(network.input)
     files = scenario_files(watched(nodes), scenarios(network, nodes, images[:BENCH_FRAMES]))
     bench = Path(cocotb_runner.__file__)
     files["cocotb_bench.py"] = bench.with_name("cocotb_bench.py").read_bytes()
     files["run.py"] = bench.with_name("run_bench.py").read_bytes()
     for name, contents in files.items():
         write_atomically(folder / name, contents)
+
+
+def random_frames(tensor: Tensor) -> NDArray:
+    """Frames of random codes for the testbench, the same every time."""
+    rng = np.random.default_rng(1)
+    shape = (BENCH_FRAMES, tensor.size)
+    if tensor.fmt == Bipolar():
+        return rng.choice([-1, 1], shape)
+    return rng.integers(tensor.fmt.min, tensor.fmt.max, shape, endpoint=True)
 
 
 def bits(beats: Beats) -> str:

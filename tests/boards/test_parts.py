@@ -76,7 +76,7 @@ def test_blocks_for_of_two_geometries(words, bits, blocks):
     assert part.blocks_for(words, bits) == blocks
 
 
-def test_names_say_nothing_of_the_wrong_part():
+def test_a_board_has_the_part_that_its_name_says():
     """An ULX3S has an ECP5 of the size in its name."""
     for name, board in BOARDS.items():
         if match := re.fullmatch(r"ulx3s-(\d+f)", name):

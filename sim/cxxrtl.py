@@ -1,0 +1,107 @@
+"""CXXRTL's C++, cut into pieces that a compiler digests."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from brambling.errors import ToolProblem
+
+__all__ = ["Split", "split"]
+
+PIECE = 60  #: Statements in a function.
+FILES = 4  #: Files that the functions are dealt to.
+
+EVAL = re.compile(r"^bool (\w+)::eval\(performer \*performer\) \{\n(.*?)^\}\n", re.M | re.S)
+DECLARATION = "bool eval(performer *performer = nullptr) override;\n"
+LOCAL = re.compile(r"^\tvalue<\d+> \w+;\n\Z", re.M)
+EDGE = re.compile(r"^\tbool (pos|neg)edge_\w+ = .*;\n\Z", re.M)
+CONVERGED = re.compile(r"^\tbool converged = (true|false);\n\Z", re.M)
+RETURN = re.compile(r"^\treturn converged;\n\Z", re.M)
+
+
+@dataclass(frozen=True)
+class Split:
+    """What became of a design.
+
+    Parameters
+    ----------
+    sources
+        To be compiled.
+    converges
+        One evaluation settles the design: it has no feedback but through registers.
+    """
+
+    sources: tuple[Path, ...]
+    converges: bool
+
+
+def split(source: Path) -> Split:
+    """Cut the one long function that evaluates a flattened design into many, in several files.
+
+    The time of a compiler grows with the square of a function's length: the 1 MB of an engine of
+    7,000 synapses a cycle take it over five minutes in one piece, one minute cut. The speed of the
+    simulation is the same. Local variables become members. Files are changed in place.
+    """
+    text, header_path = source.read_text(), source.with_suffix(".h")
+    header = header_path.read_text()
+    found = EVAL.findall(text)
+    if len(found) != 1 or DECLARATION not in header:
+        raise ToolProblem(f"CXXRTL's text has {len(found)} evaluations, not 1, or no declaration")
+    ((top, body),) = found
+    statements = _statements(body)
+    local = [text for text in statements if LOCAL.search(text)]
+    edges = "".join(text for text in statements if EDGE.search(text))
+    frame = [text for text in statements if CONVERGED.search(text) or RETURN.search(text)]
+    known = {*local, *frame}
+    work = [text for text in statements if text not in known and not EDGE.search(text)]
+    pieces = ["".join(work[n : n + PIECE]) for n in range(0, len(work), PIECE)]
+
+    converges = "bool converged = true" in frame[0]
+    flag = "" if converges else "\tconverged = false;\n"
+    members = "".join(f"\t{text.strip()}\n" for text in local)
+    header = header.replace(
+        DECLARATION,
+        DECLARATION
+        + "\tbool converged;\n"
+        + members
+        + "".join(f"\tvoid eval_{n}();\n" for n in range(len(pieces))),
+    )
+    header_path.write_text(header)
+
+    calls = "".join(f"\teval_{n}();\n" for n in range(len(pieces)))
+    whole = EVAL.sub(
+        lambda match: (
+            f"bool {top}::eval(performer *) {{\n\tconverged = true;\n{flag}{calls}"
+            "\treturn converged;\n}\n"
+        ),
+        text,
+    )
+    source.write_text(whole)
+    head = (
+        f'#include "{header_path.name}"\n'
+        "using namespace cxxrtl_yosys;\n"
+        "namespace cxxrtl_design {\n"
+    )
+    files = [source]
+    for n in range(min(FILES, len(pieces))):
+        path = source.with_name(f"{source.stem}_{n}.cc")
+        functions = (
+            f"void {top}::eval_{k}() {{\n{edges}{piece}}}\n"
+            for k, piece in enumerate(pieces)
+            if k % FILES == n
+        )
+        path.write_text(head + "".join(functions) + "}\n")
+        files.append(path)
+    return Split(tuple(files), converges)
+
+
+def _statements(body: str) -> list[str]:
+    """Statements and blocks of a function, each with the comments before it."""
+    statements, lines = [], []
+    for line in body.splitlines(keepends=True):
+        lines.append(line)
+        outermost = line[0] == "\t" and line[1] not in "\t/"
+        if outermost and (line.endswith(";\n") or line == "\t}\n"):
+            statements.append("".join(lines))
+            lines = []
+    return statements
