@@ -10,6 +10,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from numpy.typing import NDArray
 
+from brambling.errors import ConfigError
 from brambling.hw.argmax import ArgMaxSpec
 from brambling.hw.beat import Beats
 from brambling.hw.mvu import XnorMvuSpec
@@ -21,6 +22,9 @@ from brambling.plan import Plan, Stage, Step
 from brambling.quant.formats import Bipolar, Format
 
 __all__ = ["Accelerator", "Edge", "FrameGate", "Node", "Spec", "edges", "pipeline"]
+
+GATE = "gate"  #: Name of the component at the input.
+RESERVED = (GATE, INPUT, "output")  #: Names that no component can have.
 
 
 class Spec(Protocol):
@@ -120,6 +124,10 @@ def pipeline(network: Network, plan: Plan) -> tuple[Node, ...]:
         if stage.fifo:
             nodes.append(Node(f"{step.name}_fifo", FifoSpec(engine.i, stage.fifo)))
         nodes.append(Node(step.name, engine, step))
+    names = [*RESERVED, *(node.name for node in nodes)]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two components would be named {name!r}: rename the layer")
     return tuple(nodes)
 
 
@@ -207,7 +215,7 @@ class Accelerator(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        parts = {"gate": FrameGate(self.nodes[0].spec.i)}
+        parts = {GATE: FrameGate(self.nodes[0].spec.i)}
         parts |= {node.name: node.spec.build() for node in self.nodes}
         upstream = flipped(self.i)
         for name, part in parts.items():

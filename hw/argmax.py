@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from brambling.hw.beat import Beats
 from brambling.hw.counter import below
 from brambling.hw.queue import Queue
-from brambling.quant.formats import Fixed, Format
+from brambling.quant.formats import Bipolar, Fixed, Format
 from brambling.timing import Timing
 
 __all__ = ["ArgMaxSpec", "ArgMaxUnit"]
@@ -88,7 +88,10 @@ class ArgMaxUnit(wiring.Component):
 
         # Cycle 1: lanes with their indices; idle lanes lose against everything.
         rows = [(self.i.payload.data[n], beat * spec.simd + n) for n in range(spec.simd)]
-        lowest = Const(spec.source.min, spec.i.layout["data"].shape.elem_shape)
+        bits = int(spec.source.to_bits(spec.source.min))
+        lowest = Const(bits, spec.source.width)
+        if spec.source != Bipolar() and spec.source.signed:
+            lowest = lowest.as_signed()
         rows = [
             (Mux(last, lowest, value) if n >= spec.i.tail else Value.cast(value), index)
             for n, (value, index) in enumerate(rows)

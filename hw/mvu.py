@@ -121,7 +121,8 @@ class XnorMvuSpec:
             return np.full(self.outputs, -self.inputs // 2, np.int64)
         falls = np.zeros(self.outputs, bool) if self.falling is None else self.falling
         # x <= T is not x >= T + 1.
-        needed = -((-(self.levels + falls) - self.inputs) // 2)
+        levels = np.clip(self.levels, -self.inputs - 2, self.inputs + 2)
+        needed = -((-(levels + falls) - self.inputs) // 2)
         return -np.clip(needed, 0, self.inputs + 1)
 
     def products_of(self, accumulators: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -118,8 +118,8 @@ class ThresholdUnit(wiring.Component):
         spec = self.spec
         # x <= T is not x >= T + 1: a level beyond the codes needs one bit more.
         width = spec.source.width + 2
-        levels = spec.levels + spec.falling[:, None]
-        levels = np.clip(levels, spec.source.min, spec.source.max + 1)
+        levels = np.clip(spec.levels, spec.source.min - 1, spec.source.max + 1)
+        levels = np.clip(levels + spec.falling[:, None], spec.source.min, spec.source.max + 1)
         rows = len(levels) if len(levels) == 1 else spec.i.count * spec.pe
         words = np.zeros((rows, levels.shape[1]), np.int64)
         words[: len(levels)] = (levels & ((1 << width) - 1)) | (

@@ -35,7 +35,7 @@ def progress_bar(console: Console | None = None) -> Iterator[Progress]:
         if what not in tasks:
             tasks[what] = bars.add_task(what, total=total)
         bars.update(tasks[what], completed=done, total=total)
-        if not bars.live.is_started and time.monotonic() - begin > PATIENCE:
+        if console.is_terminal and not bars.live.is_started and time.monotonic() - begin > PATIENCE:
             bars.start()
 
     try:

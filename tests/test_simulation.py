@@ -177,14 +177,9 @@ def test_thresholds_of_several_levels(hand_plan, random_frames):
     assert np.array_equal(result.outputs, golden.run(network, images)["act"])
 
 
-IDLE_BIPOLAR = pytest.mark.xfail(
-    strict=True, reason="hw/argmax.py: idle lanes of a bipolar source are 1, the largest code"
-)
-
-
 @pytest.mark.parametrize(
     "fmt",
-    [pytest.param(Bipolar(), marks=IDLE_BIPOLAR), Fixed(3), Fixed(3, 0, signed=False)],
+    [Bipolar(), Fixed(3), Fixed(3, 0, signed=False)],
     ids=str,
 )
 def test_arg_max_ignores_idle_lanes(fmt, hand_plan):

@@ -97,6 +97,11 @@ def _engine(layer: Layer, network: Network) -> str:
                 )
             return "xnor"
         case Thresholds():
+            if len(layer.levels) > 1 and len(source.shape) > 1:
+                raise UnsupportedLayer(
+                    f"{layer.name}: Thresholds by channel have an engine for vectors, "
+                    f"not for {source}"
+                )
             return "thresholds"
         case ArgMax():
             return "argmax"

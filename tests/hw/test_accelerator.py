@@ -1,8 +1,11 @@
 """The accelerator: random networks under random plans, at every edge and every clock edge."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from brambling.errors import ConfigError
 from brambling.hw.accelerator import Accelerator, FrameGate, edges, pipeline
 from brambling.hw.beat import Beats
 from brambling.plan import Plan, Stage, steps
@@ -114,3 +117,15 @@ def test_gate_passes_whole_frames_unchanged():
 def test_edges_are_those_of_the_network(design):
     network, nodes = design
     assert [edge.name for edge in edges(nodes)] == list(network.tensors)
+
+
+@pytest.mark.parametrize("name", ["gate", "output"])
+def test_a_layer_cannot_be_named_as_a_component_is(small_network, hand_plan, name):
+    network = small_network([20, 9, 4], 1)
+    layers = list(network.layers)
+    layers[1] = replace(layers[1], name=name)
+    layers[2] = replace(layers[2], inputs=(name,))
+    network = replace(network, layers=tuple(layers))
+    message = rf"^two components would be named '{name}': rename the layer$"
+    with pytest.raises(ConfigError, match=message):
+        pipeline(network, hand_plan(network))
