@@ -58,9 +58,7 @@ class Board:
 
 
 def _ecp5(name: str, luts: int, blocks: int) -> Part:
-    return Part(
-        name=name, family="ecp5", luts=luts, lut_inputs=4, blocks=blocks, geometries=DP16KD
-    )
+    return Part(name=name, family="ecp5", luts=luts, lut_inputs=4, blocks=blocks, geometries=DP16KD)
 
 
 def _ice40(name: str, luts: int, blocks: int) -> Part:

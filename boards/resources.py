@@ -48,9 +48,7 @@ def needs(step: Step, stage: Stage, part: Part) -> Needs:
     levels = any(isinstance(layer, Thresholds) for layer in step.layers)
     offsets = memory(part, stage.levels, outs, stage.pe * width) if levels and outs > 1 else Needs()
     buffer = part_ram(part, beats, stage.simd) if beats > 1 and outs > 1 else Needs()
-    logic = ceil(
-        stage.pe * stage.simd * PER_SYNAPSE[part.lut_inputs] + stage.pe * width * 2 + 60
-    )
+    logic = ceil(stage.pe * stage.simd * PER_SYNAPSE[part.lut_inputs] + stage.pe * width * 2 + 60)
     return weights + offsets + buffer + queues + Needs(0, logic)
 
 

@@ -19,7 +19,7 @@ from brambling.hw.thresholds import ThresholdsSpec
 from brambling.hw.width import WidthAdapterSpec
 from brambling.network import INPUT, Dense, Network, Thresholds
 from brambling.plan import Plan, Stage, Step
-from brambling.quant.formats import Bipolar, Format
+from brambling.quant.formats import Format
 
 __all__ = ["Accelerator", "Edge", "FrameGate", "Node", "Spec", "edges", "pipeline"]
 
@@ -208,9 +208,7 @@ class Accelerator(wiring.Component):
         super().__init__({
             "i": In(nodes[0].spec.i.signature),
             "o": Out(nodes[-1].spec.o.signature),
-            **{
-                f"tap_{edge.name}": Out(edge.beats.tap) for edge in self.taps
-            },
+            **{f"tap_{edge.name}": Out(edge.beats.tap) for edge in self.taps},
         })
 
     def elaborate(self, platform: Any) -> Module:

@@ -138,7 +138,7 @@ class XnorMvuSpec:
         return bits.reshape(folds, self.pe, beats, self.simd).swapaxes(1, 2)
 
     def weight_words(self) -> list[int]:
-        """Memory contents: word ``f * beats + s``; its bits as :class:`MatchBankSpec` wants them."""
+        """Memory contents: word ``f * beats + s``, coded as :class:`MatchBankSpec` says."""
         coded = self.bank.encode(self._slots)
         packed = np.packbits(coded.reshape(-1, coded.shape[-1]), axis=1, bitorder="little")
         return [int.from_bytes(row.tobytes(), "little") for row in packed]

@@ -40,6 +40,10 @@ class Queue(wiring.Component):
         The results.
     """
 
+    room: Signal
+    reserve: Signal
+    write: Signal
+    result: Any
     o: stream.Interface
 
     def __init__(self, shape: ShapeLike, depth: int) -> None:

@@ -125,9 +125,7 @@ class WidthAdapter(wiring.Component):
             kept.eq(Mux(give, cells >> spec.given * size, cells)),
             begun.eq((beat != 0) & ~(give & final)),
             restart.eq(self.i.payload.first & begun & ~ended),
-            self.i.ready.eq(
-                Mux(ended, give & final, left + spec.taken <= spec.capacity) | restart
-            ),
+            self.i.ready.eq(Mux(ended, give & final, left + spec.taken <= spec.capacity) | restart),
         ]
         take = self.i.valid & self.i.ready
         base, number = Signal.like(left), Signal.like(beat)

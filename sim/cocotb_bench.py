@@ -96,9 +96,7 @@ def compare(job, edge, scenario):
             f"{where}: beat {n} is {payload & mask:#x}, golden is {value & mask:#x}"
         )
         if cycles is not None:
-            assert now == cycles[n], (
-                f"{where}: beat {n} in cycle {now}, the model says {cycles[n]}"
-            )
+            assert now == cycles[n], f"{where}: beat {n} in cycle {now}, the model says {cycles[n]}"
     return len(wanted)
 
 

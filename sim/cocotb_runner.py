@@ -22,7 +22,17 @@ from brambling.sim.cache import cached, digest
 from brambling.sim.job import Design, EdgeTrace, Job, OutOfCycles, Trace
 from brambling.sim.progress import Progress
 
-__all__ = ["SIMULATORS", "CocotbRunner", "Expected", "Outcome", "Played", "Scenario", "Watched", "run_scenarios", "scenario_files"]
+__all__ = [
+    "SIMULATORS",
+    "CocotbRunner",
+    "Expected",
+    "Outcome",
+    "Played",
+    "Scenario",
+    "Watched",
+    "run_scenarios",
+    "scenario_files",
+]
 
 SIMULATORS = ("verilator", "icarus")
 LOG_LINES = 12
@@ -178,7 +188,7 @@ class CocotbRunner:
 
 
 class Bench:
-    """A simulator built from Verilog with cocotb in it; from the cache where it was built before."""
+    """A simulator built from Verilog, with cocotb in it; kept in the cache."""
 
     def __init__(self, simulator: str, verilog: Path, top: str, progress: Progress) -> None:
         if simulator not in SIMULATORS:

@@ -58,7 +58,10 @@ def split(source: Path) -> Split:
 
     converges = "bool converged = true" in frame[0]
     flag = "" if converges else "\tconverged = false;\n"
-    members = "".join(f"\t{text.strip()}\n" for text in local)
+    # With debug information some of the local variables are members already.
+    declared = {text.split()[-1] for text in header.splitlines() if text.endswith(";")}
+    missing = (text for text in local if text.split()[-1] not in declared)
+    members = "".join(f"\t{text.strip()}\n" for text in missing)
     header = header.replace(
         DECLARATION,
         DECLARATION

@@ -286,7 +286,7 @@ class Schedule:
     frames: int
 
     def of_frames(self, edge: str) -> NDArray[np.int64]:
-        """The cycles of ``edge`` by frame, ``(frames, beats)``."""
+        """Return the cycles of ``edge`` by frame, ``(frames, beats)``."""
         return self.cycles[edge].reshape(self.frames, -1)
 
     @property

@@ -11,8 +11,8 @@ from brambling.sim.cycles import Deadlock, schedule
 __all__ = ["size", "throughput"]
 
 
-#: Frames of a trial. A FIFO that is too small shows within the first few; if at the end it turns out
-#: that one did not, the search is done again with longer trials.
+#: Frames of a trial. A FIFO that is too small shows within the first few; if at the end it turns
+#: out that one did not, the search is done again with longer trials.
 TRIALS = (6, 18, 54)
 
 
@@ -44,7 +44,9 @@ def size(
     stages = [
         replace(
             stage,
-            fifo=nodes[stage.layer].i.count + LEAST_FIFO if n else 0,  # The outside world needs no FIFO.
+            fifo=nodes[stage.layer].i.count + LEAST_FIFO
+            if n
+            else 0,  # The outside world needs no FIFO.
             queue=nodes[stage.layer].timing.queue + 1,
         )
         for n, stage in enumerate(plan.stages)

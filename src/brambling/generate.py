@@ -25,6 +25,12 @@ __all__ = ["Generated", "generate"]
 
 BENCH_FRAMES = 3  #: In the testbench that goes along.
 
+FRAMES = (
+    "`first` is 1 in the first beat of a frame and 0 in the others. A beat with `first` starts a "
+    "frame whatever came before: a frame that was incomplete is given up, without a result. Beats "
+    "after a whole frame, up to the next `first`, are dropped."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Generated:
@@ -112,8 +118,7 @@ def bits(beats: Beats) -> str:
     sign = "two's complement" if beats.fmt.signed else "unsigned"
     kind = "1 is +1, 0 is -1" if str(beats.fmt) == "bipolar" else f"{beats.fmt}, {sign}"
     return (
-        f"lane `n` (0 to {beats.lanes - 1}) is {lane}, {kind}; "
-        f"bit `{beats.width - 1}` is `first`"
+        f"lane `n` (0 to {beats.lanes - 1}) is {lane}, {kind}; bit `{beats.width - 1}` is `first`"
     )
 
 
@@ -139,9 +144,7 @@ def port_map(network: Network, nodes: tuple[Node, ...]) -> str:
         f"A frame is {i.elements} elements ({network.input}) in {i.count} beats of {i.lanes}; "
         f"element `e` is in beat `e / {i.lanes}`, lane `e % {i.lanes}`."
         + (f" In the last beat lanes from {i.tail} carry no meaning." if i.tail < i.lanes else ""),
-        "`first` is 1 in the first beat of a frame and 0 in the others. A beat with `first` starts a "
-        "frame whatever came before: a frame that was incomplete is given up, without a result. "
-        "Beats after a whole frame, up to the next `first`, are dropped.",
+        FRAMES,
         "",
         f"Input: {network.normalisation or network.input}",
         "",
@@ -155,8 +158,8 @@ def port_map(network: Network, nodes: tuple[Node, ...]) -> str:
         if isinstance(spec, XnorMvuSpec):
             rows.append(
                 f"- `{node.name}.weights`: {spec.timing.interval} words of {spec.pe * spec.simd} "
-                f"bits. Word `f * {spec.i.count} + s`, bit `k * {spec.pe} + p`: the weight of output "
-                f"`f * {spec.pe} + p` for input `s * {spec.simd} + k`; 1 is +1, 0 is -1."
+                f"bits. Word `f * {spec.i.count} + s`, bit `k * {spec.pe} + p`: the weight of "
+                f"output `f * {spec.pe} + p` for input `s * {spec.simd} + k`; 1 is +1, 0 is -1."
             )
     rows += ["", "## Where the network's edges are", ""]
     rows += [
@@ -189,13 +192,13 @@ Planned for {board.name} ({board.part.name}), goal {plan.goal}, {plan.clock_hz /
 | `ports.md` | every port, bit by bit, and where inner values can be seen |
 | `plan.toml` | how parallel each layer is; edit, and generate again with `--plan` |
 | `{network.name}.safetensors` | the network that it computes |
-| `testbench/` | cocotb bench with real vectors: `python testbench/run.py` (needs cocotb and Icarus) |
-| `lint.vlt` | `verilator --lint-only -Wall lint.vlt {top}.v` is silent; each waiver has its reason |
+| `testbench/` | cocotb bench with vectors: `python testbench/run.py` (needs cocotb, Icarus) |
+| `lint.vlt` | waivers, with reasons, for `verilator --lint-only -Wall lint.vlt {top}.v` |
 
 ## Using it
 
-Connect `clk`, `rst`, and the two streams as `ports.md` says. Offer the beats of a frame with `first`
-in the first one, take results as they come; either side may pause at any time.
+Connect `clk`, `rst`, and the two streams as `ports.md` says. Offer the beats of a frame with
+`first` in the first one, take results as they come; either side may pause at any time.
 
     brambling verify {network.name}.safetensors --plan plan.toml    # this design, beat by beat
     yosys -p "read_verilog {top}.v; synth_ecp5 -nowidelut -top {top}"

@@ -109,7 +109,8 @@ class Layer:
     @classmethod
     def read(cls, attributes: dict[str, Any], arrays: dict[str, NDArray], **names: Any) -> Self:
         """Make the layer from what :meth:`attributes` and :meth:`arrays` returned."""
-        return cls(**names, **attributes, **arrays)
+        parameters: dict[str, Any] = {**names, **attributes, **arrays}
+        return cls(**parameters)
 
     @property
     def macs(self) -> int:
@@ -207,7 +208,7 @@ class Dense(Layer):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Thresholds(Layer):
-    """Activation by counting: how many of a channel's levels does ``x`` reach?
+    """Activation by counting the levels of its channel that ``x`` reaches.
 
     Counts the levels ``T`` with ``T <= x``, or, where ``falling``, with ``x <= T``. The result is
     the ``count``-th code of ``fmt``: for ``Bipolar`` -1 and +1, else ``fmt.min + count``. This one
@@ -271,7 +272,8 @@ class Thresholds(Layer):
             raise ConfigError(
                 f"{names['name']}.falling: values must be bool, not {arrays['falling'].dtype}"
             )
-        return cls(**names, fmt=parse_format(attributes["fmt"]), **arrays)
+        parameters: dict[str, Any] = {**names, **arrays}
+        return cls(**parameters, fmt=parse_format(attributes["fmt"]))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -428,7 +430,8 @@ class Network:
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
+                names = list(file.keys())
+                tensors = {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError) as error:
             raise FileProblem(f"{path}: not a whole safetensors file ({error})") from None
         version = metadata.get("brambling")

@@ -237,7 +237,9 @@ class Plan:
         rows = table.pop("stage", [])
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ConfigError("stages must be written as [[stage]] tables")
-        stages = tuple(Stage(**dict(_checked(Stage, row, f"stage {n}"))) for n, row in enumerate(rows))
+        stages = tuple(
+            Stage(**dict(_checked(Stage, row, f"stage {n}"))) for n, row in enumerate(rows)
+        )
         return cls(stages=stages, **dict(_checked(cls, table, "plan", without=("stages",))))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -266,7 +268,8 @@ def _checked(
             raise ConfigError(f"{where}: keys are {', '.join(known)}, not {key!r}")
         expected = known[key].type
         if type(value) is not expected:
-            raise ConfigError(f"{where}: {key} must be {expected.__name__}, not {value!r}")
+            kind_name = getattr(expected, "__name__", str(expected))
+            raise ConfigError(f"{where}: {key} must be {kind_name}, not {value!r}")
         yield key, value
     needed = [k for k, f in known.items() if f.default is f.default_factory and k not in table]
     if needed:

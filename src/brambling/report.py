@@ -70,11 +70,12 @@ def show_simulation(console: Console, result: Simulation, folder: Path | None = 
         "interval: cycles a frame that the layer needs\n"
         "predicted, simulated: cycles of the first frame, first beat in to last beat out[/]"
     )
+    microseconds = result.latency_s * 1e6
+    clock = f"{result.clock_hz / 1e6:g} MHz (clock planned, not routed)"
     rows = [
-        ("latency", f"{result.latency_cycles:,} cycles, {result.latency_s * 1e6:,.3g} µs "
-                    f"at {result.clock_hz / 1e6:g} MHz (clock planned, not routed)"),
+        ("latency", f"{result.latency_cycles:,} cycles, {microseconds:,.3g} µs at {clock}"),
         ("throughput", f"{result.fps:,.0f} frames/s, one every {result.interval_cycles:,} cycles"),
-    ]  # fmt: skip
+    ]
     if result.accuracy is not None:
         rows.append(("accuracy", f"{result.accuracy:.2%} of {result.accuracy_images:,} images"))
     rows.append(("bottleneck", result.bottleneck.name))

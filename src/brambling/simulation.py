@@ -131,9 +131,7 @@ def design_of(network: Network, plan: Plan, nodes: tuple[Node, ...]) -> Design:
     return Design(
         name=module_name(network.name).lower(),
         make=lambda: Accelerator(nodes, taps=True),
-        edges=tuple(
-            (name, edge.beats.width) for name, edge in zip(names, seen, strict=True)
-        ),
+        edges=tuple((name, edge.beats.width) for name, edge in zip(names, seen, strict=True)),
         key=f"{network.digest}\n{plan.to_toml()}\n{generator_digest()}",
     )
 
@@ -193,7 +191,8 @@ def compare(
         if not np.array_equal(cycles, predicted):
             beat = int(np.argmax(cycles != predicted))
             raise Mismatch(
-                f"{edge.name}: beat {beat} in cycle {cycles[beat]}, the model says {predicted[beat]}"
+                f"{edge.name}: beat {beat} in cycle {cycles[beat]}, "
+                f"the model says {predicted[beat]}"
             )
         compared += len(cycles)
     return compared
@@ -269,9 +268,7 @@ def simulate(
     if engine in RTL:
         design = design_of(network, plan, nodes)
         flat = images.reshape(len(images), -1)
-        trace = runner(engine).run(
-            design, job_of(nodes, found, flat), vcd=vcd, progress=progress
-        )
+        trace = runner(engine).run(design, job_of(nodes, found, flat), vcd=vcd, progress=progress)
         compared = compare(nodes, values, found, trace, len(images))
     raw = _before_argmax(network)
     outputs = values[raw].reshape(len(images), -1).astype(np.int64)
@@ -326,9 +323,7 @@ def _layers(
                 weight_bits=sum(layer.weight_bits for layer in step.layers),
                 brams=needs(step, stage, part).blocks,
                 interval=interval(step, stage),
-                cycles=int(
-                    found.of_frames(step.output)[0, -1] - found.of_frames(source)[0, 0]
-                ),
+                cycles=int(found.of_frames(step.output)[0, -1] - found.of_frames(source)[0, 0]),
                 cycles_simulated=seen,
             )
         )

@@ -27,9 +27,7 @@ def make(outputs, inputs, pe, simd, *, kind="levels", seed=1, **options):
         levels = rng.integers(-inputs - 2, inputs + 3, outputs)
     if kind == "falling":
         falling = rng.random(outputs) < 0.5
-    return XnorMvuSpec(
-        weights=weights, pe=pe, simd=simd, levels=levels, falling=falling, **options
-    )
+    return XnorMvuSpec(weights=weights, pe=pe, simd=simd, levels=levels, falling=falling, **options)
 
 
 def vectors(spec, frames=5, seed=2):

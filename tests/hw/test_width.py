@@ -46,7 +46,7 @@ def test_an_incomplete_frame_is_given_up_at_the_next_first(pair, cut):
     trace = Pysim().run(
         Design.of("part", spec.build), Job(beats=beats, outputs=2 * spec.o.count, limit=200)
     )
-    # A beat of the first frame may have left before; the next frame begins with a mark all the same.
+    # A beat of the first frame may have left before; the next begins with a mark all the same.
     rows = np.unpackbits(trace["output"].payloads, axis=1, bitorder="little")
     marks = np.flatnonzero(rows[:, spec.target])
     whole = trace["output"].payloads[marks[1 if cut * spec.source >= spec.target else 0] :]

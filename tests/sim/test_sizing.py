@@ -22,7 +22,6 @@ def sized(request, small_network):
 
 def test_reaches_the_interval_of_the_slowest_engine(sized):
 
-
     network, plan = sized
     slowest = max(interval(step, stage) for step, stage in plan.pairs(network))
     assert throughput(network, plan) == slowest

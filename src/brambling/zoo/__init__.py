@@ -83,7 +83,7 @@ def entries() -> tuple[Entry, ...]:
 
 
 def evaluation_set(dataset: str = "MNIST") -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the test images ``(n, rows, columns)`` and labels ``(n,)`` that ship with the package."""
+    """Return the test images ``(n, rows, columns)`` and labels ``(n,)`` of the package."""
     if dataset != "MNIST":
         raise ConfigError(f"the test images of MNIST come with the package, not of {dataset!r}")
     folder = FOLDER / "mnist"
