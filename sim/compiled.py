@@ -32,6 +32,7 @@ __all__ = ["Cxxrtl", "Verilator"]
 HERE = Path(__file__).parent
 SOURCES = ("bench.cpp", "compiled.py", "compiler.py", "cxxrtl.py")  #: Part of each simulator.
 PROGRAM = "bench.exe" if sys.platform == "win32" else "bench"
+SMALL = 100_000  #: Bytes of a generated file that is not worth compiling on its own.
 MAGIC = 0x31304A474E424D42  #: Of a job file; as in ``bench.cpp``.
 
 
@@ -166,12 +167,9 @@ class Verilator(_Compiled):
         # With the processor's own instructions twice as fast as without, on wide data.
         fast = ("-O3", *compiler.native, *common)
         once = ("-O0", *common)  # Half of the text is only executed once.
-        sources = [
-            Source(path, once if re.search("__Slow|__Syms", path.name) else fast)
-            for path in folder.glob("*.cpp")
-        ]
+        grouped = _grouped(folder, fast, once)
         library = self._library(root, compiler, once, vcd=vcd)
-        return _Parts((*sources, Source(HERE / "bench.cpp", fast)), library)
+        return _Parts((*grouped, Source(HERE / "bench.cpp", fast)), library)
 
     def _library(
         self, root: Path, compiler: Compiler, flags: tuple[str, ...], *, vcd: bool
@@ -230,6 +228,20 @@ class Cxxrtl(_Compiled):
         flags = ("-O2", *compiler.native, "-std=c++17", "-w", "-I.", f"-I{include}")
         paths = (*cut.sources, HERE / "bench.cpp")
         return _Parts(tuple(Source(path, flags) for path in paths))
+
+
+def _grouped(folder: Path, fast: tuple[str, ...], once: tuple[str, ...]) -> list[Source]:
+    """Sources of Verilator's, small ones together: its header alone takes a second."""
+    paths = sorted(folder.glob("*.cpp"))
+    slow = [path for path in paths if re.search("__Slow|__Syms", path.name)]
+    rest = [path for path in paths if path not in slow]
+    small = [path for path in rest if path.stat().st_size < SMALL]
+    sources = [Source(path, fast) for path in rest if path not in small]
+    for name, group, flags in (("slow", slow, once), ("small", small, fast)):
+        path = folder / f"all_{name}.cpp"
+        path.write_text("".join(f'#include "{member.name}"\n' for member in group))
+        sources.append(Source(path, flags))
+    return sources
 
 
 # Files shared with the bench ----------------------------------------------------------------------

@@ -51,7 +51,10 @@ def frames(network: Network, images: NDArray) -> NDArray:
 
 @singledispatch
 def evaluate(layer: Layer, x: Tensor, *inputs: NDArray) -> NDArray:
-    """Compute ``layer`` on arrays ``(n, *shape)`` of codes; ``x`` describes its first input."""
+    """Compute ``layer`` on arrays ``(n, *shape)`` of codes; ``x`` describes its first input.
+
+    Exact, in any type that holds the result.
+    """
     known = ", ".join(t.__name__ for t in evaluate.registry if t is not object)
     raise UnsupportedLayer(
         f"{layer.name}: {type(layer).__name__} has no golden model; {known} have"
@@ -61,7 +64,9 @@ def evaluate(layer: Layer, x: Tensor, *inputs: NDArray) -> NDArray:
 def exact_float(layer: Dense, x: Tensor) -> type[np.floating] | None:
     """Narrowest float type in which every partial sum of the product is exact, if any."""
     largest = max(-x.fmt.min, x.fmt.max)
-    bound = int(np.abs(layer.weights.astype(np.int64)).sum(axis=1).max()) * largest
+    bound = layer.weights.shape[1] * max(-layer.fmt.min, layer.fmt.max) * largest
+    if bound >= 1 << 24:  # Else there is no need to look at the weights, which takes long.
+        bound = int(np.abs(layer.weights.astype(np.int64)).sum(axis=1).max()) * largest
     if bound < 1 << 24:
         return np.float32
     return np.float64 if bound < 1 << 53 else None
@@ -69,27 +74,25 @@ def exact_float(layer: Dense, x: Tensor) -> type[np.floating] | None:
 
 @evaluate.register
 def _(layer: Dense, x: Tensor, values: NDArray) -> NDArray:
-    values = values.reshape(len(values), -1)
-    exact = exact_float(layer, x)
-    if exact is None:
-        return values.astype(np.int64) @ layer.weights.T.astype(np.int64)
-    product = values.astype(exact) @ layer.weights.T.astype(exact)
-    return product.astype(layer.output(x).fmt.dtype)
+    exact = exact_float(layer, x) or np.int64
+    return values.reshape(len(values), -1).astype(exact) @ layer.weights.T.astype(exact)
 
 
 @evaluate.register
 def _(layer: Thresholds, x: Tensor, values: NDArray) -> NDArray:
-    count = np.zeros(values.shape, np.int64)
+    bipolar = layer.fmt == Bipolar()
+    codes = np.full(values.shape, 0 if bipolar else layer.fmt.min, layer.fmt.dtype)
     for level in layer.levels.T:
-        count += np.where(layer.falling, values <= level, values >= level)
-    if layer.fmt == Bipolar():
-        return (2 * count - 1).astype(np.int8)
-    return (count + layer.fmt.min).astype(layer.fmt.dtype)
+        reached = values >= level
+        if layer.falling.any():
+            reached = np.where(layer.falling, values <= level, reached)
+        codes += reached
+    return 2 * codes - 1 if bipolar else codes
 
 
 @evaluate.register
 def _(layer: ArgMax, x: Tensor, values: NDArray) -> NDArray:
-    return values.argmax(axis=1).astype(layer.output(x).fmt.dtype)
+    return values.argmax(axis=1)
 
 
 def batches(network: Network, images: NDArray) -> Iterator[dict[str, NDArray]]:
@@ -97,7 +100,8 @@ def batches(network: Network, images: NDArray) -> Iterator[dict[str, NDArray]]:
         edges = {INPUT: images[start : start + BATCH]}
         for layer in network.layers:
             tensor = network.tensors[layer.inputs[0]]
-            edges[layer.name] = evaluate(layer, tensor, *(edges[n] for n in layer.inputs))
+            values = evaluate(layer, tensor, *(edges[n] for n in layer.inputs))
+            edges[layer.name] = values.astype(network.tensors[layer.name].fmt.dtype, copy=False)
         yield edges
 
 

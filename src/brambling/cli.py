@@ -29,7 +29,9 @@ from brambling.sim.progress import progress_bar
 from brambling.simulation import ENGINES, Simulation, simulate
 
 BOARD = "ulx3s-85f"
-DEMO_FRAMES = 200
+DEMO_FRAMES = 1000
+PYSIM_FRAMES = 10
+VERIFY_FRAMES = 5
 
 
 def zoo_verb(args: argparse.Namespace) -> int:
@@ -169,7 +171,9 @@ def verify_verb(args: argparse.Namespace) -> int:
     made = plan_of(network, args)
     images, _ = images_of(args)
     with progress_bar() as tell:
-        result = verify(network, made, images, simulator=args.simulator, progress=tell)
+        result = verify(
+            network, made, images, simulator=args.simulator, frames=VERIFY_FRAMES, progress=tell
+        )
     if args.json:
         print(json.dumps(asdict(result), indent=2))
     else:
@@ -219,7 +223,9 @@ def demo_verb(args: argparse.Namespace) -> int:
         tell("generate Verilog", 1, 1)
     console = Console()
     engine = best_engine(console)
-    result = run_simulation(network, made, args, engine, DEMO_FRAMES if engine != "pysim" else 10)
+    result = run_simulation(
+        network, made, args, engine, DEMO_FRAMES if engine != "pysim" else PYSIM_FRAMES
+    )
     write_atomically(folder / "simulation.json", json.dumps(result.to_json(), indent=2) + "\n")
     show_simulation(console, result, folder)
     return 0

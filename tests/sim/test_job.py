@@ -161,10 +161,15 @@ def test_a_waveform_gets_its_name_at_the_end(tmp_path):
 @pytest.mark.parametrize("error", [OutOfCycles("pysim", 1, 2, 3), KeyboardInterrupt()])
 def test_a_waveform_is_kept_if_cycles_ran_out(error, tmp_path):
     path = tmp_path / "wave.vcd"
-    with pytest.raises(type(error)), waveform(path) as beside:
-        assert beside is not None
-        beside.write_text("part")
-        raise error
+
+    def simulate():
+        with waveform(path) as beside:
+            assert beside is not None
+            beside.write_text("part")
+            raise error
+
+    with pytest.raises(type(error)):
+        simulate()
     assert path.exists() == isinstance(error, OutOfCycles)
     assert len([*tmp_path.iterdir()]) == path.exists()
 

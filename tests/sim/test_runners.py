@@ -2,6 +2,7 @@
 
 import shutil
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,13 @@ class Toy(wiring.Component):
     The payload of the input is a layout. Taps: between the FIFOs, two beats there as one, and a
     part of it, in as many types as the simulators have for a port.
     """
+
+    i: Any
+    o: Any
+    tap_between: Any
+    tap_two__as_one: Any
+    tap_bit: Any
+    tap_word: Any
 
     def __init__(self, width: int) -> None:
         self.width = width
