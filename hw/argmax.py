@@ -7,7 +7,7 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from brambling.hw.beat import Beats
+from brambling.hw.beat import Beats, shape_of
 from brambling.hw.counter import below
 from brambling.hw.queue import Queue
 from brambling.quant.formats import Bipolar, Fixed, Format
@@ -87,7 +87,9 @@ class ArgMaxUnit(wiring.Component):
             m.d.sync += next_beat.eq(Mux(last, 0, beat + 1))
 
         # Cycle 1: lanes with their indices; idle lanes lose against everything.
-        rows = [(self.i.payload.data[n], beat * spec.simd + n) for n in range(spec.simd)]
+        rows = [
+            (spec.i.lane(self.i.payload.data, n), beat * spec.simd + n) for n in range(spec.simd)
+        ]
         bits = int(spec.source.to_bits(spec.source.min))
         lowest = Const(bits, spec.source.width)
         if spec.source != Bipolar() and spec.source.signed:
@@ -116,7 +118,7 @@ class ArgMaxUnit(wiring.Component):
         m.d.comb += [
             queue.write.eq(write),
             queue.result.first.eq(1),
-            queue.result.data[0].eq(winner),
+            queue.result.data.eq(winner),
         ]
         return m
 
@@ -127,7 +129,7 @@ class ArgMaxUnit(wiring.Component):
 
     def _candidate(self, m: Module, name: str, value: Value, index: Value) -> tuple[Signal, Signal]:
         row = (
-            Signal(self.spec.i.layout["data"].shape.elem_shape, name=f"{name}_value"),
+            Signal(shape_of(self.spec.source), name=f"{name}_value"),
             Signal(self.spec.o.fmt.width, name=f"{name}_index"),
         )
         m.d.sync += [row[0].eq(value), row[1].eq(index)]

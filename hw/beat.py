@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from amaranth.hdl import Shape
+from amaranth.hdl import Shape, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import Out
 from numpy.typing import NDArray
@@ -48,10 +48,15 @@ class Beats:
 
     @property
     def layout(self) -> data.StructLayout:
-        return data.StructLayout({
-            "data": data.ArrayLayout(shape_of(self.fmt), self.lanes),
-            "first": 1,
-        })
+        # All lanes in one field: Amaranth gives each element of an array a wire of its own, named
+        # like a bit of the whole, and Yosys' ABC pass mixes up the two.
+        return data.StructLayout({"data": self.lanes * self.fmt.width, "first": 1})
+
+    def lane(self, data: Value, n: int) -> Value:
+        """Return lane ``n`` of a payload's ``data``, to be read as a code or written as bits."""
+        width = self.fmt.width
+        bits = data[n * width : (n + 1) * width]
+        return bits.as_signed() if shape_of(self.fmt).signed else bits
 
     @property
     def signature(self) -> stream.Signature:

@@ -282,7 +282,7 @@ class XnorMvu(wiring.Component):
         last = delay(m, "result", last_early, 1)
         offsets = self._offsets(m, last_early)
         for n in range(spec.pe):
-            accumulator = self.products.payload.data[n]
+            accumulator = spec.accumulators.lane(self.products.payload.data, n)
             base = Mux(start, offsets[n][: len(accumulator)].as_signed(), accumulator)
             with m.If(valid):
                 m.d.sync += accumulator.eq(base + bank.o[n])
@@ -298,10 +298,10 @@ class XnorMvu(wiring.Component):
         """Input beat one cycle after its slot: taken from the stream, or from the buffer."""
         spec = self.spec
         beat = Signal(spec.simd)
-        m.d.comb += beat.eq(self.i.payload.data.as_value())
+        m.d.comb += beat.eq(self.i.payload.data)
         if spec.i.tail < spec.simd:  # Idle inputs are 0; idle weights are 1: they never match.
             with m.If(slot.last):
-                m.d.comb += beat.eq(self.i.payload.data.as_value()[: spec.i.tail])
+                m.d.comb += beat.eq(self.i.payload.data[: spec.i.tail])
         taken = Signal(spec.simd)
         with m.If(slot.fresh):
             m.d.sync += taken.eq(beat)
@@ -342,17 +342,18 @@ class XnorMvu(wiring.Component):
             queue.result.first.eq(done == 0),
         ]
         for n in range(spec.pe):
-            accumulator = self.products.payload.data[n]
+            accumulator = spec.accumulators.lane(self.products.payload.data, n)
+            result = spec.o.lane(queue.result.data, n)
             if spec.levels is None:
                 odd = Const(spec.inputs & 1, 1)
-                m.d.comb += queue.result.data[n].eq(Cat(odd, accumulator).as_signed())
+                m.d.comb += result.eq(Cat(odd, accumulator).as_signed())
             else:
                 bit = ~accumulator[-1]
                 if spec.falling is not None:
                     invert = Signal(name=f"invert{n}")
                     m.d.sync += invert.eq(offsets[n][-1])
                     bit ^= invert
-                m.d.comb += queue.result.data[n].eq(bit)
+                m.d.comb += result.eq(bit)
 
 
 def delay(m: Module, name: str, value: Value, edges: int) -> Value:

@@ -110,7 +110,8 @@ class ThresholdUnit(wiring.Component):
         m.d.comb += [queue.result.eq(result), queue.write.eq(write)]
         m.d.sync += result.first.eq(x.first)
         for n, lane in enumerate(lanes):
-            m.d.sync += result.data[n].eq(self._code(x.data[n], lane))
+            code = self._code(spec.i.lane(x.data, n), lane)
+            m.d.sync += spec.o.lane(result.data, n).eq(code)
         return m
 
     def _levels(self, m: Module, take: Value) -> list[list[tuple[Value, Value]]]:

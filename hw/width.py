@@ -112,7 +112,7 @@ class WidthAdapter(wiring.Component):
         m.d.comb += [
             self.o.valid.eq((level >= spec.given) | (ended & (level != 0))),
             self.o.payload.first.eq(first),
-            self.o.payload.data.as_value().eq(cells[: spec.given * size]),
+            self.o.payload.data.eq(cells[: spec.given * size]),
         ]
         give = self.o.valid & self.o.ready
 
@@ -143,7 +143,7 @@ class WidthAdapter(wiring.Component):
             m.d.sync += [beat.eq(number + 1), level.eq(base + added)]
             with m.If(number == 0):
                 m.d.sync += first.eq(1)
-            data = self.i.payload.data.as_value()
+            data = self.i.payload.data
             for place in spec.places:
                 with m.If(base == place):
                     m.d.sync += cells[place * size :][: spec.taken * size].eq(data)

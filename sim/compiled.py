@@ -231,7 +231,7 @@ class Cxxrtl(_Compiled):
 
 
 def _grouped(folder: Path, fast: tuple[str, ...], once: tuple[str, ...]) -> list[Source]:
-    """Sources of Verilator's, small ones together: its header alone takes a second."""
+    """Put the small ones of Verilator's sources together: its header alone takes a second."""
     paths = sorted(folder.glob("*.cpp"))
     slow = [path for path in paths if re.search("__Slow|__Syms", path.name)]
     rest = [path for path in paths if path not in slow]

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from amaranth.hdl import Signal
 
 from brambling.errors import ConfigError
 from brambling.hw.beat import Beats, shape_of
@@ -62,9 +63,16 @@ def test_the_layout_says_the_same(fmt):
     read = [beats.layout.from_bits(row) for row in rows]
     assert beats.layout.size == beats.width
     assert [const["first"] for const in read] == [1, 0, 0]
-    lanes = [const["data"][lane] for const in read for lane in range(3)][:7]
-    expected = codes[0] if fmt != Bipolar() else (codes[0] > 0).astype(int)
-    assert lanes == expected.tolist()
+    mask = (1 << fmt.width) - 1
+    lanes = [const["data"] >> lane * fmt.width & mask for const in read for lane in range(3)][:7]
+    assert lanes == fmt.to_bits(codes[0]).tolist()
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=str)
+def test_a_lane_has_the_shape_of_a_code(fmt):
+    beats = Beats(fmt, 7, 3)
+    lane = beats.lane(Signal(beats.layout).data, 2)
+    assert lane.shape() == shape_of(fmt)
 
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
