@@ -21,7 +21,7 @@ Columns = Mapping[str, Callable[[Row], str]]  #: By heading: what a row has in i
 
 
 def processor() -> str:
-    """Name of the processor, as well as the platform knows it."""
+    """Return the name of the processor, as well as the platform knows it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -32,7 +32,7 @@ def processor() -> str:
 
 
 def load() -> float | None:
-    """Processes that wanted to run, on average, in the last minute; ``None`` on Windows."""
+    """Return how many processes wanted to run in the last minute; ``None`` on Windows."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
@@ -72,13 +72,13 @@ class Record:
         rows = list(rows)
         self.made["load_after"] = load()
         made = self.made
+        busy = f"load average {made['load_before']} before and {made['load_after']} after"
         words = [
-            f"{made['date']}; {made['processor']}, {made['cores']} cores; load average "
-            f"{made['load_before']} before and {made['load_after']} after.",
+            f"{made['date']}; {made['processor']}, {made['cores']} cores; {busy}.",
             ", ".join(f"{name} {text}" for name, text in made["versions"].items()) + ".",
             *self.notes,
         ]
-        table = Table(title=self.title, caption=words[0])
+        table = Table(title=self.title, caption=words[0], caption_justify="left")
         lines = [f"# {self.title}", "", f"    {made['command']}", ""]
         lines += [line for word in words for line in (word, "")]
         for number, heading in enumerate(columns):

@@ -10,8 +10,12 @@ from brambling.plan import Stage, Step
 
 __all__ = ["Needs", "needs"]
 
-# LUTs per synapse and clock, of the popcount by itself: bench/results/popcount.md.
-PER_SYNAPSE = {4: 2.4, 6: 1.7}
+# Fitted to synthesis of single engines for ECP5 (bench/results/resources.json), where they are
+# within 10 %; of the other families only the match counters were measured.
+PER_SYNAPSE = {4: 1.65, 6: 1.4}  #: LUTs by inputs of a LUT, per synapse and clock.
+PER_ACCUMULATOR_BIT = 1.75  #: Adder, multiplexer, and up to 16 offsets to start from.
+PER_LANE = 1.0  #: Input register, and the count that all PEs share.
+PER_ENGINE = 60  #: Sequencer, queue control.
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,17 @@ def needs(step: Step, stage: Stage, part: Part) -> Needs:
     width = step.inputs.bit_length() + 1
     weights = memory(part, stage.weights, beats * outs, stage.pe * stage.simd)
     levels = any(isinstance(layer, Thresholds) for layer in step.layers)
-    offsets = memory(part, stage.levels, outs, stage.pe * width) if levels and outs > 1 else Needs()
+    offsets = Needs()
+    if levels and (outs > 16 or stage.levels == "block"):
+        offsets = memory(part, stage.levels, outs, stage.pe * width)
     buffer = part_ram(part, beats, stage.simd) if beats > 1 and outs > 1 else Needs()
-    logic = ceil(stage.pe * stage.simd * PER_SYNAPSE[part.lut_inputs] + stage.pe * width * 2 + 60)
-    return weights + offsets + buffer + queues + Needs(0, logic)
+    logic = (
+        stage.pe * stage.simd * PER_SYNAPSE[part.lut_inputs]
+        + stage.pe * width * PER_ACCUMULATOR_BIT
+        + stage.simd * PER_LANE
+        + PER_ENGINE
+    )
+    return weights + offsets + buffer + queues + Needs(0, ceil(logic))
 
 
 def memory(part: Part, store: str, words: int, bits: int) -> Needs:
@@ -65,6 +76,6 @@ def part_ram(part: Part, words: int, bits: int) -> Needs:
     """Estimate a small memory that is written: LUT RAM, or else a block RAM."""
     if words < 2 or (not part.lut_ram and words * bits <= 128):  # Flip-flops.
         return Needs(0, words * bits)
-    if part.lut_ram:  # Distributed RAM: 16 words of 2 bits (LUT4), 64 of 1 (LUT6), and its output.
-        return Needs(0, ceil(words / 2**part.lut_inputs) * bits * 2 + 20)
+    if part.lut_ram:  # A LUT a bit for 16 words (LUT4) or 64 (LUT6), and one behind it.
+        return Needs(0, (ceil(words / 2**part.lut_inputs) + 1) * bits)
     return Needs(part.blocks_for(words, bits), 20 + bits)

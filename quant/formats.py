@@ -75,7 +75,7 @@ class Fixed(Format):
     def __post_init__(self) -> None:
         if not 1 + self.signed <= self.width <= 64 - (not self.signed):
             raise ConfigError(
-                f"a {'signed' if self.signed else 'unsigned'} fixed-point format has "
+                f"{'a signed' if self.signed else 'an unsigned'} fixed-point format has "
                 f"{1 + self.signed} to {64 - (not self.signed)} bits, not {self.width}"
             )
 
