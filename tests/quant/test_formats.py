@@ -109,8 +109,8 @@ def test_decode_is_turned_back():
     [
         (1, True, "a signed fixed-point format has 2 to 64 bits, not 1"),
         (65, True, "a signed fixed-point format has 2 to 64 bits, not 65"),
-        (0, False, "a unsigned fixed-point format has 1 to 63 bits, not 0"),
-        (64, False, "a unsigned fixed-point format has 1 to 63 bits, not 64"),
+        (0, False, "an unsigned fixed-point format has 1 to 63 bits, not 0"),
+        (64, False, "an unsigned fixed-point format has 1 to 63 bits, not 64"),
     ],
 )
 def test_width_wrong(width, signed, message):
