@@ -130,15 +130,6 @@ def test_the_cases_are_of_both_kinds(small_network):
     assert False in cases
 
 
-def test_a_wider_stage_may_need_fewer_blocks(small_network):
-    """Found by exhaustion: narrowest-first misses the only folding that fits."""
-    network = small_network((6, 4, 8))
-    board = board_of(816, 1, GEOMETRIES[2], lut_ram=False)
-    assert measure(network, board, fold(network, board, "max-fps"))[0] == 2
-
-
-# Goals ----------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("fps", [1, 20_000, 100_000, 333_333, 1_000_000])
 def test_frames_a_second_are_reached_with_the_smallest_design(fps, small_network):
