@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -78,11 +79,13 @@ class Record:
             ", ".join(f"{name} {text}" for name, text in made["versions"].items()) + ".",
             *self.notes,
         ]
-        table = Table(title=self.title, caption=words[0], caption_justify="left")
+        table = Table(
+            title=self.title, box=box.SIMPLE, padding=0, caption=words[0], caption_justify="left"
+        )
         lines = [f"# {self.title}", "", f"    {made['command']}", ""]
         lines += [line for word in words for line in (word, "")]
         for number, heading in enumerate(columns):
-            table.add_column(heading, justify="right" if number else "left")
+            table.add_column(heading, justify="right" if number else "left", no_wrap=not number)
         lines += ["| " + " | ".join(columns) + " |", "|---" + "|---:" * (len(columns) - 1) + "|"]
         for row in rows:
             cells = [text(row) for text in columns.values()]

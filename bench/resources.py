@@ -74,9 +74,7 @@ def estimate(spec: XnorMvuSpec, row: tuple[int, ...]) -> tuple[int, int]:
     if spec.levels is not None:
         levels = spec.levels[:, None]
         falling = np.zeros(len(levels), bool)
-        act = Thresholds(
-            name="act", inputs=("fc",), levels=levels, falling=falling, fmt=Bipolar()
-        )
+        act = Thresholds(name="act", inputs=("fc",), levels=levels, falling=falling, fmt=Bipolar())
         layers = (dense, act)
     step = Step("xnor", layers, spec.inputs, spec.outputs)
     stage = Stage(layer="fc", engine="xnor", pe=spec.pe, simd=spec.simd, queue=row[4])
