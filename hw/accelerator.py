@@ -7,12 +7,13 @@ from typing import Any, Protocol
 import numpy as np
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
 from brambling.errors import ConfigError
 from brambling.hw.argmax import ArgMaxSpec
 from brambling.hw.beat import Beats
+from brambling.hw.chain import Chain
 from brambling.hw.mvu import XnorMvuSpec
 from brambling.hw.queue import FifoSpec
 from brambling.hw.thresholds import ThresholdsSpec
@@ -179,7 +180,7 @@ class FrameGate(wiring.Component):
         return m
 
 
-class Accelerator(wiring.Component):
+class Accelerator(Chain):
     """A network in hardware: frames in, results out.
 
     Parameters
@@ -199,31 +200,17 @@ class Accelerator(wiring.Component):
     tap_… : ``Out(edge.beats.tap)``
     """
 
-    i: stream.Interface
-    o: stream.Interface
-
     def __init__(self, nodes: tuple[Node, ...], *, taps: bool = False) -> None:
-        self.nodes = nodes
         self.taps = edges(nodes)[1:-1] if taps else ()
-        super().__init__({
-            "i": In(nodes[0].spec.i.signature),
-            "o": Out(nodes[-1].spec.o.signature),
-            **{f"tap_{edge.name}": Out(edge.beats.tap) for edge in self.taps},
-        })
+        super().__init__(
+            {GATE: FrameGate(nodes[0].spec.i)} | {node.name: node.spec.build() for node in nodes},
+            {f"tap_{edge.name}": Out(edge.beats.tap) for edge in self.taps},
+        )
 
     def elaborate(self, platform: Any) -> Module:
-        m = Module()
-        parts = {GATE: FrameGate(self.nodes[0].spec.i)}
-        parts |= {node.name: node.spec.build() for node in self.nodes}
-        upstream = flipped(self.i)
-        for name, part in parts.items():
-            m.submodules[name] = part
-            connect(m, upstream, part.i)
-            upstream = part.o
-        connect(m, upstream, flipped(self.o))
-
+        m = super().elaborate(platform)
         for edge in self.taps:
-            seen = getattr(parts[edge.node], edge.port)
+            seen = getattr(self.parts[edge.node], edge.port)
             tap = getattr(self, f"tap_{edge.name}")
             m.d.comb += [
                 tap.valid.eq(seen.valid & seen.ready if edge.port == "o" else seen.valid),

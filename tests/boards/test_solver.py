@@ -130,7 +130,6 @@ def test_the_cases_are_of_both_kinds(small_network):
     assert False in cases
 
 
-
 @pytest.mark.parametrize("fps", [1, 20_000, 100_000, 333_333, 1_000_000])
 def test_frames_a_second_are_reached_with_the_smallest_design(fps, small_network):
     network = small_network((9, 6, 5))
