@@ -11,7 +11,7 @@ from brambling.plan import Stage, Step
 __all__ = ["Needs", "needs"]
 
 # Fitted to synthesis of single engines for ECP5 (bench/results/resources.json), where they are
-# within 10 %; of the other families only the match counters were measured.
+# within 11 %; of the other families only the match counters were measured.
 PER_SYNAPSE = {4: 1.65, 6: 1.4}  #: LUTs by inputs of a LUT, per synapse and clock.
 PER_ACCUMULATOR_BIT = 1.75  #: Adder, multiplexer, and up to 16 offsets to start from.
 PER_LANE = 1.0  #: Input register, and the count that all PEs share.
