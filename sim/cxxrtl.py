@@ -11,6 +11,8 @@ __all__ = ["Split", "split"]
 PIECE = 60  #: Statements in a function.
 FILES = 4  #: Files that the functions are dealt to.
 
+WRITE = re.compile(r"^(\t+)(\w+(?:\.next)?)\.slice<(\d+)(?:,(\d+))?>\(\) = (.*);$", re.M)
+READ = re.compile(r"(?<![\w.])(\w+(?:\.curr)?)\.slice<(\d+)(?:,(\d+))?>\(\)(?:\.val\(\))?")
 CONCAT = ".concat("
 CHAIN = 8  #: Links in a line that are no trouble.
 
@@ -41,11 +43,11 @@ class Split:
 def split(source: Path) -> Split:
     """Cut the one long function that evaluates a flattened design into many, in several files.
 
-    The time of a compiler grows with the square of a function's length: the 1 MB of an engine of
-    7,000 synapses a cycle take it over five minutes in one piece, one minute cut. The speed of the
-    simulation is the same. Local variables become members. Files are changed in place.
+    The time of a compiler grows with the square of a function's length, and with the number of
+    types: an engine of 7,000 synapses a cycle takes it over ten minutes as it comes, half a minute
+    cut, and runs ten times as fast. Local variables become members. Files are changed in place.
     """
-    text, header_path = _balanced(source.read_text()), source.with_suffix(".h")
+    text, header_path = _balanced(_cut(source.read_text())), source.with_suffix(".h")
     header = header_path.read_text()
     found = EVAL.findall(text)
     if len(found) != 1 or DECLARATION not in header:
@@ -84,6 +86,7 @@ def split(source: Path) -> Split:
     )
     source.write_text(whole)
     head = (
+        '#include "bits.h"\n'
         f'#include "{header_path.name}"\n'
         "using namespace cxxrtl_yosys;\n"
         "namespace cxxrtl_design {\n"
@@ -99,6 +102,27 @@ def split(source: Path) -> Split:
         path.write_text(head + "".join(functions) + "}\n")
         files.append(path)
     return Split(tuple(files), converges)
+
+
+def _cut(text: str) -> str:
+    """Use the slices of ``bits.h``, which take no longer the wider a value is."""
+
+    def place(high: str, low: str | None) -> tuple[int, int]:
+        first = int(low or high)
+        return int(high) - first + 1, first
+
+    def write(match: re.Match[str]) -> str:
+        indent, name, high, low, value = match.groups()
+        bits, first = place(high, low)
+        return f"{indent}put<{bits}>({name}.data, {first}, {value});"
+
+    def read(match: re.Match[str]) -> str:
+        name, high, low = match.groups()
+        bits, first = place(high, low)
+        return f"cut<{bits}>({name}.data, {first})"
+
+    include = '#include "bits.h"\n'
+    return include + READ.sub(read, WRITE.sub(write, text))
 
 
 def _balanced(text: str) -> str:

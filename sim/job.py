@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
-from amaranth.hdl import Value
+from amaranth.hdl import UnusedElaboratable, Value
 from amaranth.lib import wiring
 from numpy.typing import ArrayLike, NDArray
 
@@ -167,6 +168,9 @@ class Design:
         top = make()
         taps = [port for port in vars(top) if port.startswith("tap_")]
         widths = {port: len(Value.cast(getattr(top, port).payload)) for port in ("i", *taps, "o")}
+        with warnings.catch_warnings():  # It is not elaborated, and that is meant.
+            warnings.simplefilter("ignore", UnusedElaboratable)
+            del top
         edges = [("input", widths.pop("i")), ("output", widths.pop("o"))]
         taps = [(port.removeprefix("tap_"), width) for port, width in widths.items()]
         return cls(name, make, (edges[0], *taps, edges[1]), key)

@@ -116,10 +116,13 @@ class Simulation:
 @cache
 def generator_digest() -> str:
     """Hash of the sources that make the hardware: what a compiled simulator depends on."""
-    import brambling.hw
+    from brambling import hw, plan, timing
+    from brambling.quant import formats
 
+    folder = Path(hw.__path__[0])
+    modules = [Path(str(module.__file__)) for module in (plan, timing, formats)]
     total = hashlib.sha256()
-    for path in sorted(Path(brambling.hw.__path__[0]).glob("*.py")):
+    for path in [*sorted(folder.glob("*.py")), *modules]:
         total.update(path.read_bytes())
     return total.hexdigest()
 
