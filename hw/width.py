@@ -9,6 +9,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from brambling.hw.beat import Beats
+from brambling.hw.counter import below
 from brambling.quant.formats import Format
 
 __all__ = ["WidthAdapter", "WidthAdapterSpec"]
@@ -104,10 +105,10 @@ class WidthAdapter(wiring.Component):
         size = spec.unit * spec.fmt.width
         cells = Signal(spec.capacity * size)
         level = Signal(range(spec.capacity + 1))  # Units held.
-        beat = Signal(range(spec.i.count + 1))  # Input beats of this frame so far.
+        beat = Signal(below(spec.i.count))  # Number of the next input beat, inside a frame.
+        inside, ended = Signal(), Signal()  # A beat of this frame was taken; all of them were.
         first = Signal()  # No beat of this frame has been given.
 
-        ended = beat == spec.i.count
         final = ended & (level <= spec.given)
         m.d.comb += [
             self.o.valid.eq((level >= spec.given) | (ended & (level != 0))),
@@ -116,16 +117,19 @@ class WidthAdapter(wiring.Component):
         ]
         give = self.o.valid & self.o.ready
 
-        # What is left after giving, and whether another beat fits behind it.
+        # What is left after giving, and whether another beat fits behind it: compared for both
+        # cases at once, since giving is known late.
         left = Signal(range(spec.capacity + 1))
         kept = Signal.like(cells)
-        begun, restart = Signal(), Signal()
+        begun, restart, fits = Signal(), Signal(), Signal()
+        limit = spec.capacity - spec.taken
         m.d.comb += [
             left.eq(Mux(give, Mux(final, 0, level - spec.given), level)),
             kept.eq(Mux(give, cells >> spec.given * size, cells)),
-            begun.eq((beat != 0) & ~(give & final)),
+            begun.eq(inside & ~(give & final)),
             restart.eq(self.i.payload.first & begun & ~ended),
-            self.i.ready.eq(Mux(ended, give & final, left + spec.taken <= spec.capacity) | restart),
+            fits.eq(Mux(give, level <= limit + spec.given, level <= limit)),
+            self.i.ready.eq(Mux(ended, give & final, fits) | restart),
         ]
         take = self.i.valid & self.i.ready
         base, number = Signal.like(left), Signal.like(beat)
@@ -134,17 +138,27 @@ class WidthAdapter(wiring.Component):
             number.eq(Mux(begun & ~restart, beat, 0)),
         ]
         with m.If(give):
-            m.d.sync += [first.eq(0), beat.eq(Mux(final, 0, beat))]
+            m.d.sync += first.eq(0)
+        with m.If(give & final):
+            m.d.sync += [inside.eq(0), ended.eq(0)]
         m.d.sync += [level.eq(left), cells.eq(kept)]
         with m.If(take):
             added = Signal(range(spec.taken + 1))
             tail = spec.units - (spec.i.count - 1) * spec.taken
-            m.d.comb += added.eq(Mux(number == spec.i.count - 1, tail, spec.taken))
-            m.d.sync += [beat.eq(number + 1), level.eq(base + added)]
+            last = number == spec.i.count - 1
+            m.d.comb += added.eq(Mux(last, tail, spec.taken))
+            m.d.sync += [
+                beat.eq(number + 1),
+                inside.eq(1),
+                ended.eq(last),
+                level.eq(base + added),
+            ]
             with m.If(number == 0):
                 m.d.sync += first.eq(1)
             data = self.i.payload.data
+            empty = restart | (give & final)
             for place in spec.places:
-                with m.If(base == place):
+                here = Mux(give, level == place + spec.given, level == place)
+                with m.If(Mux(empty, place == 0, here)):
                     m.d.sync += cells[place * size :][: spec.taken * size].eq(data)
         return m
