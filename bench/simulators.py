@@ -31,7 +31,7 @@ from brambling.sim.cycles import schedule
 from brambling.simulation import RTL, design_of, job_of, runner, simulate
 
 BOARD = "ulx3s-85f"
-GOALS = ("fps=300000", "max-fps")  #: Of SFC: 1,024 synapses a clock, and all that fit.
+GOALS = ("fps=150000", "max-fps")  #: Of SFC: 1,024 synapses a clock, and all that fit.
 COMPILED = ("verilator", "cxxrtl")
 LIMITS = {"first": 30.0, "second": 2.0}  #: Seconds that compiled engines may take, of 1,000 frames.
 

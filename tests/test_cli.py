@@ -288,9 +288,9 @@ def test_refuses_a_model_that_does_not_fit(refused):
 
 
 def test_refuses_a_rate_that_does_not_fit_and_names_one_that_does(refused, run):
-    said = refused("plan", "tfc-w1a1", "--goal", "fps=100000000")
+    said = refused("plan", "tfc-w1a1", "--goal", "fps=50000000")
     match = re.fullmatch(
-        r"tfc-w1a1 with goal fps=100000000 needs [\d,]+ .*, but ulx3s-85f has [\d,]+; the fastest "
+        r"tfc-w1a1 with goal fps=50000000 needs [\d,]+ .*, but ulx3s-85f has [\d,]+; the fastest "
         r"folding that fits has an interval of \d+ cycles: (fps=\d+)",
         said,
     )

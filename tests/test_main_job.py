@@ -17,7 +17,7 @@ TOOLS = {"verilator": "c++", "cxxrtl": "c++", "icarus": "iverilog"}
 @pytest.fixture(scope="module")
 def job():
     network = api.load("tfc-w1a1")
-    return network, api.plan(network, "ulx3s-25f", "fps=200000"), *zoo.evaluation_set()
+    return network, api.plan(network, "ulx3s-25f", "fps=100000"), *zoo.evaluation_set()
 
 
 @pytest.mark.parametrize("engine", FRAMES)
@@ -38,7 +38,7 @@ def test_every_engine_equals_both_models_on_real_images(job, engine):
 
 def test_demo_does_the_main_job(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["demo", "tfc-w1a1", "--board", "ulx3s-25f", "--goal", "fps=200000"]) == 0
+    assert cli.main(["demo", "tfc-w1a1", "--board", "ulx3s-25f", "--goal", "fps=100000"]) == 0
     said = capsys.readouterr().out
     for word in ("fc1", "xnor", "latency", "µs", "frames/s", "of 10,000 images", "bottleneck"):
         assert word in said
@@ -55,7 +55,7 @@ def test_demo_without_a_compiler_says_so(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli.shutil, "which", lambda name: None)
     monkeypatch.setattr(cli, "PYSIM_FRAMES", 1)
-    assert cli.main(["demo", "tfc-w1a1", "--board", "ulx3s-25f", "--goal", "fps=200000"]) == 0
+    assert cli.main(["demo", "tfc-w1a1", "--board", "ulx3s-25f", "--goal", "fps=100000"]) == 0
     said = capsys.readouterr().out
     assert "no C++ compiler found: using Amaranth's own simulator, which is slower" in said
     assert "1 frames in pysim" in said
@@ -67,7 +67,7 @@ def test_verify_verb(tmp_path, capsys, monkeypatch):
         pytest.skip("neither iverilog nor a C++ compiler is on PATH")
     simulator = "icarus" if tool else "verilator"
     monkeypatch.setattr(cli, "VERIFY_FRAMES", 2)
-    plan = ["--board", "ulx3s-25f", "--goal", "fps=200000"]
+    plan = ["--board", "ulx3s-25f", "--goal", "fps=100000"]
     assert cli.main(["verify", "tfc-w1a1", *plan, "--simulator", simulator, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["passed"] is True
