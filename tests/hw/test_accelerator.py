@@ -37,7 +37,10 @@ def random_plan(network, rng):
     return Plan(network="any", board="ulx3s-85f", goal="hand", clock_hz=1, stages=tuple(stages))
 
 
-@pytest.mark.parametrize("seed", range(12))
+SEEDS = [*range(12), *(pytest.param(n, marks=pytest.mark.slow) for n in range(12, 120))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_edge_equals_both_models(small_network, seed):
     rng = np.random.default_rng(seed)
     hidden = [int(rng.integers(3, 40)) for _ in range(int(rng.integers(2, 4)))]
