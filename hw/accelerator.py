@@ -115,12 +115,7 @@ def pipeline(network: Network, plan: Plan) -> tuple[Node, ...]:
         before = nodes[-1].spec.o if nodes else None
         engine = _engine(network, before.fmt if before else network.input.fmt, step, stage)
         if before and before.lanes != engine.i.lanes:
-            adapter = WidthAdapterSpec(
-                fmt=before.fmt,
-                elements=before.elements,
-                source=before.lanes,
-                target=engine.i.lanes,
-            )
+            adapter = WidthAdapterSpec(i=before, target=engine.i.lanes)
             nodes.append(Node(f"{step.name}_width", adapter))
         if stage.fifo:
             nodes.append(Node(f"{step.name}_fifo", FifoSpec(engine.i, stage.fifo)))

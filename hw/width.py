@@ -1,6 +1,6 @@
 """Width adapter: beats of one number of lanes to beats of another."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any
 
@@ -10,31 +10,29 @@ from amaranth.lib.wiring import In, Out
 
 from brambling.hw.beat import Beats
 from brambling.hw.counter import below
-from brambling.quant.formats import Format
 
 __all__ = ["WidthAdapter", "WidthAdapterSpec"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WidthAdapterSpec:
-    """Regroup a vector of ``elements`` from ``source`` to ``target`` lanes; neither need divide.
+    """Regroup the channels of each pixel to ``target`` lanes; neither number need divide.
 
     Works in units of the lanes' greatest common divisor. It holds up to ``capacity`` units: enough
-    that it takes or gives a beat in every cycle, also from one frame to the next.
+    that it takes or gives a beat in every cycle, also from one pixel or frame to the next.
     """
 
-    fmt: Format
-    elements: int
-    source: int
+    i: Beats
     target: int
 
     @property
-    def i(self) -> Beats:
-        return Beats(self.fmt, self.elements, self.source)
+    def o(self) -> Beats:
+        return replace(self.i, lanes=self.target)
 
     @property
-    def o(self) -> Beats:
-        return Beats(self.fmt, self.elements, self.target)
+    def source(self) -> int:
+        """Lanes of an input beat."""
+        return self.i.lanes
 
     @property
     def unit(self) -> int:
@@ -53,8 +51,8 @@ class WidthAdapterSpec:
 
     @property
     def units(self) -> int:
-        """Units of a frame."""
-        return -(-self.elements // self.unit)
+        """Units of a pixel."""
+        return -(-self.i.elements // self.unit)
 
     @property
     def capacity(self) -> int:
@@ -65,7 +63,7 @@ class WidthAdapterSpec:
     def places(self) -> tuple[int, ...]:
         """Units that may be held when an input beat comes, and so where it can go."""
         found = {0}
-        for beat in range(1, self.i.count):
+        for beat in range(1, self.i.groups):
             come = beat * self.taken
             found |= {
                 come - gone
@@ -82,8 +80,8 @@ class WidthAdapter(wiring.Component):
     """Streaming form of :class:`WidthAdapterSpec`.
 
     An output beat is offered one edge after the input beat that completes it. An input beat may be
-    taken in the same cycle as the output beat that makes room for it; the first beat of a frame in
-    the same cycle as the last output beat of the frame before, or at any time where ``first`` shows
+    taken in the same cycle as the output beat that makes room for it; the first beat of a pixel in
+    the same cycle as the last output beat of the pixel before, or at any time where ``first`` shows
     that the frame before ends early.
 
     Members
@@ -102,11 +100,11 @@ class WidthAdapter(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         spec = self.spec
-        size = spec.unit * spec.fmt.width
+        size = spec.unit * spec.i.pixels * spec.i.fmt.width
         cells = Signal(spec.capacity * size)
         level = Signal(range(spec.capacity + 1))  # Units held.
-        beat = Signal(below(spec.i.count))  # Number of the next input beat, inside a frame.
-        inside, ended = Signal(), Signal()  # A beat of this frame was taken; all of them were.
+        beat = Signal(below(spec.i.groups))  # Number of the next input beat, inside a pixel.
+        inside, ended = Signal(), Signal()  # A beat of this pixel was taken; all of them were.
         first = Signal()  # No beat of this frame has been given.
 
         final = ended & (level <= spec.given)
@@ -144,8 +142,8 @@ class WidthAdapter(wiring.Component):
         m.d.sync += [level.eq(left), cells.eq(kept)]
         with m.If(take):
             added = Signal(range(spec.taken + 1))
-            tail = spec.units - (spec.i.count - 1) * spec.taken
-            last = number == spec.i.count - 1
+            tail = spec.units - (spec.i.groups - 1) * spec.taken
+            last = number == spec.i.groups - 1
             m.d.comb += added.eq(Mux(last, tail, spec.taken))
             m.d.sync += [
                 beat.eq(number + 1),
@@ -154,7 +152,7 @@ class WidthAdapter(wiring.Component):
                 level.eq(base + added),
             ]
             with m.If(number == 0):
-                m.d.sync += first.eq(1)
+                m.d.sync += first.eq(self.i.payload.first)
             data = self.i.payload.data
             empty = restart | (give & final)
             for place in spec.places:

@@ -236,13 +236,13 @@ class AdapterProcess:
     def __init__(self, i: Wire, o: Wire, spec: WidthAdapterSpec) -> None:
         self.i = i
         self.o = o
-        self.inputs, self.outputs = spec.i.count, spec.o.count
-        # Output beats of the frame before which an input beat finds no place: none for the first,
-        # which waits for the whole frame before.
-        surplus = [(n + 1) * spec.taken - spec.capacity for n in range(spec.i.count)]
+        self.inputs, self.outputs = spec.i.groups, spec.o.groups
+        # Output beats of the pixel before which an input beat finds no place: none for the first,
+        # which waits for the whole pixel before.
+        surplus = [(n + 1) * spec.taken - spec.capacity for n in range(spec.i.groups)]
         self.given = [0, *(max(0, -(-units // spec.given)) for units in surplus[1:])]
         # Input beat that completes an output beat.
-        units = [min((n + 1) * spec.given, spec.units) for n in range(spec.o.count)]
+        units = [min((n + 1) * spec.given, spec.units) for n in range(spec.o.groups)]
         self.needed = [-(-n // spec.taken) - 1 for n in units]
 
     def step(self) -> bool:
@@ -256,8 +256,8 @@ class AdapterProcess:
         n = len(wire.readies)
         if len(wire.times) < n:
             return False
-        frame, beat = divmod(n, self.inputs)
-        before = frame * self.outputs + self.given[beat]
+        pixel, beat = divmod(n, self.inputs)
+        before = pixel * self.outputs + self.given[beat]
         if len(given) < before:
             return False
         ready = wire.times[n - 1] + 1 if n else 0
@@ -269,8 +269,8 @@ class AdapterProcess:
         n = len(wire.offers)
         if len(wire.times) < n:
             return False
-        frame, beat = divmod(n, self.outputs)
-        needed = frame * self.inputs + self.needed[beat]
+        pixel, beat = divmod(n, self.outputs)
+        needed = pixel * self.inputs + self.needed[beat]
         if len(taken) <= needed:
             return False
         offer = taken[needed] + 1

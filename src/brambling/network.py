@@ -11,9 +11,8 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,51 +20,46 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from brambling.errors import BramblingError, ConfigError, FileProblem
-from brambling.quant.formats import Bipolar, Fixed, Format, parse_format
+from brambling.layers import (
+    Add,
+    ArgMax,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    Layer,
+    Pool,
+    Requantise,
+    Slice,
+    Table,
+    Tensor,
+    Thresholds,
+    Upsample,
+)
+from brambling.quant.formats import parse_format
 
-__all__ = ["ArgMax", "Dense", "Layer", "Network", "Tensor", "Thresholds"]
+__all__ = [
+    "Add",
+    "ArgMax",
+    "Concat",
+    "Conv",
+    "Dense",
+    "Flatten",
+    "Layer",
+    "Network",
+    "Pool",
+    "Requantise",
+    "Slice",
+    "Table",
+    "Tensor",
+    "Thresholds",
+    "Upsample",
+]
 
 VERSION = "1"
 INPUT = "input"  #: Name of the network's input edge.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  #: A network's; names files.
 LAYER_NAME = re.compile(r"[a-z][a-z0-9_]*")  #: Names signals and tensors.
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """Shape (without the batch) and number format of the values on one edge of the network.
-
-    Channels come last: ``(channels,)``, ``(height, width, channels)``; ``()`` is one value.
-    """
-
-    shape: tuple[int, ...]
-    fmt: Format
-
-    def __post_init__(self) -> None:
-        if not all(type(n) is int and n > 0 for n in self.shape):
-            raise ConfigError(f"a shape must be positive integers, not {self.shape}")
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
-
-    def __str__(self) -> str:
-        return f"{'x'.join(map(str, self.shape)) or 'scalar'}:{self.fmt}"
-
-
-def frozen(array: NDArray, dtype: type[np.generic], what: str) -> NDArray:
-    """Copy ``array`` as read-only ``dtype``; refuse what is not an integer or does not fit."""
-    array = np.asarray(array)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ConfigError(f"{what}: values must be finite integers, not NaN or infinity")
-    if array.dtype.kind not in "iu":
-        raise ConfigError(f"{what}: values must be integers, not {array.dtype}")
-    copy = array.astype(dtype)
-    if not np.array_equal(copy, array):
-        raise ConfigError(f"{what}: values must fit {np.dtype(dtype)}, not {array.dtype}")
-    copy.setflags(write=False)
-    return copy
 
 
 def canonical(contents: bytes) -> bytes:
@@ -74,217 +68,6 @@ def canonical(contents: bytes) -> bytes:
     header = json.dumps(json.loads(contents[8:end]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + contents[end:]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Layer:
-    """A node of the network: ``inputs`` are the names of earlier layers, or ``"input"``.
-
-    A subclass says what it makes of its inputs (:meth:`output`), which arrays are its parameters
-    (:meth:`arrays`), and how it is written to a file (:meth:`attributes`, :meth:`read`). What its
-    values are is the golden model's business, :mod:`brambling.sim.golden`.
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-
-    kinds: ClassVar[dict[str, type["Layer"]]] = {}
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        Layer.kinds[cls.__name__] = cls
-
-    def output(self, *inputs: Tensor) -> Tensor:
-        """Infer the output; raise :class:`ConfigError` where the inputs do not fit."""
-        raise NotImplementedError
-
-    def arrays(self) -> dict[str, NDArray]:
-        """Parameters, as they are stored."""
-        return {}
-
-    def attributes(self) -> dict[str, Any]:
-        """Everything else that :meth:`read` needs, as JSON."""
-        return {}
-
-    @classmethod
-    def read(cls, attributes: dict[str, Any], arrays: dict[str, NDArray], **names: Any) -> Self:
-        """Make the layer from what :meth:`attributes` and :meth:`arrays` returned."""
-        parameters: dict[str, Any] = {**names, **attributes, **arrays}
-        return cls(**parameters)
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulate operations of one frame."""
-        return 0
-
-    @property
-    def weight_bits(self) -> int:
-        """Bits of weights, as stored on chip without compression."""
-        return 0
-
-    def _one(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        if len(inputs) != 1:
-            raise ConfigError(f"{self.name}: needs one input, not {len(inputs)}")
-        return inputs[0]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Dense(Layer):
-    """Matrix-vector product: ``y[o] = sum(weights[o, i] * x[i])``, exactly.
-
-    Parameters
-    ----------
-    weights
-        Codes, integers ``(outputs, inputs)``.
-    fmt
-        Format of the weights. ``Bipolar`` weights are -1 and +1.
-    """
-
-    weights: NDArray[np.int8 | np.int16]
-    fmt: Format
-
-    def __post_init__(self) -> None:
-        what = f"{self.name}.weights"
-        object.__setattr__(self, "weights", frozen(self.weights, self.fmt.dtype.type, what))
-        if self.weights.ndim != 2 or 0 in self.weights.shape:
-            raise ConfigError(f"{what}: shape must be (outputs, inputs), not {self.weights.shape}")
-        if not self.fmt.holds(self.weights):
-            raise ConfigError(f"{what}: every value must be a code of {self.fmt}")
-
-    def bounds(self, x: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Smallest and largest result of each output over every possible input, ``(outputs,)``."""
-        w = self.weights.astype(np.int64)
-        positive, negative = np.maximum(w, 0).sum(axis=1), np.minimum(w, 0).sum(axis=1)
-        low = positive * x.fmt.min + negative * x.fmt.max
-        return low, positive * x.fmt.max + negative * x.fmt.min
-
-    def output(self, *inputs: Tensor) -> Tensor:
-        x = self._one(inputs)
-        outputs, elements = self.weights.shape
-        if x.size != elements:
-            raise ConfigError(
-                f"{self.name}.weights: takes {elements} inputs, but {self.inputs[0]!r} is {x}"
-            )
-        if elements * max(-x.fmt.min, x.fmt.max) * max(-self.fmt.min, self.fmt.max) >= 1 << 62:
-            raise ConfigError(f"{self.name}: {elements} products of {x.fmt} and {self.fmt} "
-                              "could overflow 63 bits")  # fmt: skip
-        low, high = self.bounds(x)
-        fmt = Fixed.spanning(int(low.min()), int(high.max()), x.fmt.frac + self.fmt.frac)
-        return Tensor((outputs,), fmt)
-
-    def arrays(self) -> dict[str, NDArray]:
-        if self.fmt == Bipolar():
-            return {"weights": np.packbits(self.weights > 0, axis=1, bitorder="little")}
-        return {"weights": self.weights}
-
-    def attributes(self) -> dict[str, Any]:
-        return {"fmt": str(self.fmt), "elements": self.weights.shape[1]}
-
-    @classmethod
-    def read(cls, attributes: dict[str, Any], arrays: dict[str, NDArray], **names: Any) -> Self:
-        fmt, elements = parse_format(attributes["fmt"]), int(attributes["elements"])
-        weights = arrays["weights"]
-        what = f"{names['name']}.weights"
-        if fmt == Bipolar():
-            if weights.dtype != np.uint8:
-                raise ConfigError(f"{what}: packed bits must be uint8, not {weights.dtype}")
-            if weights.ndim != 2 or weights.shape[1] != -(-elements // 8):
-                raise ConfigError(
-                    f"{what}: {elements} packed bits a row need shape "
-                    f"(outputs, {-(-elements // 8)}), not {weights.shape}"
-                )
-            bits = np.unpackbits(weights, axis=1, count=elements, bitorder="little")
-            weights = 2 * bits.astype(np.int8) - 1
-        return cls(**names, weights=weights, fmt=fmt)
-
-    @property
-    def macs(self) -> int:
-        return self.weights.size
-
-    @property
-    def weight_bits(self) -> int:
-        return self.weights.size * self.fmt.width
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Thresholds(Layer):
-    """Activation by counting the levels of its channel that ``x`` reaches.
-
-    Counts the levels ``T`` with ``T <= x``, or, where ``falling``, with ``x <= T``. The result is
-    the ``count``-th code of ``fmt``: for ``Bipolar`` -1 and +1, else ``fmt.min + count``. This one
-    form absorbs batch-norm, scale, bias and quantiser exactly (Umuroglu et al., "FINN", 2017,
-    section 4.2.2, for one level).
-
-    Parameters
-    ----------
-    levels
-        Integers, ``(channels, n)``, or ``(1, n)`` for all channels alike; rows in rising order.
-    falling
-        Booleans, ``(channels,)`` or ``(1,)``.
-    fmt
-        Format of the output; has at least ``n + 1`` codes.
-    """
-
-    levels: NDArray[np.int64]
-    falling: NDArray[np.bool_]
-    fmt: Format
-
-    def __post_init__(self) -> None:
-        what = f"{self.name}.levels"
-        object.__setattr__(self, "levels", frozen(self.levels, np.int64, what))
-        falling = np.array(self.falling, dtype=bool)
-        falling.setflags(write=False)
-        object.__setattr__(self, "falling", falling)
-        if self.levels.ndim != 2 or 0 in self.levels.shape:
-            raise ConfigError(f"{what}: shape must be (channels, n), not {self.levels.shape}")
-        if self.falling.shape != self.levels.shape[:1]:
-            raise ConfigError(
-                f"{self.name}.falling: shape must be {self.levels.shape[:1]}, "
-                f"not {self.falling.shape}"
-            )
-        if (self.levels[:, 1:] < self.levels[:, :-1]).any():
-            raise ConfigError(f"{what}: each row must be in rising order")
-        codes = 2 if self.fmt == Bipolar() else self.fmt.max - self.fmt.min + 1
-        if self.levels.shape[1] >= codes:
-            raise ConfigError(
-                f"{what}: {self.fmt} has {codes} codes, enough for {codes - 1} levels, "
-                f"not {self.levels.shape[1]}"
-            )
-
-    def output(self, *inputs: Tensor) -> Tensor:
-        x = self._one(inputs)
-        if len(self.levels) not in {1, x.shape[-1] if x.shape else 1}:
-            raise ConfigError(
-                f"{self.name}.levels: has {len(self.levels)} channels, "
-                f"but {self.inputs[0]!r} is {x}"
-            )
-        return Tensor(x.shape, self.fmt)
-
-    def arrays(self) -> dict[str, NDArray]:
-        return {"levels": self.levels, "falling": self.falling}
-
-    def attributes(self) -> dict[str, Any]:
-        return {"fmt": str(self.fmt)}
-
-    @classmethod
-    def read(cls, attributes: dict[str, Any], arrays: dict[str, NDArray], **names: Any) -> Self:
-        if arrays["falling"].dtype != np.bool_:
-            raise ConfigError(
-                f"{names['name']}.falling: values must be bool, not {arrays['falling'].dtype}"
-            )
-        parameters: dict[str, Any] = {**names, **arrays}
-        return cls(**parameters, fmt=parse_format(attributes["fmt"]))
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ArgMax(Layer):
-    """Index of the largest element; of equal ones, the lowest index."""
-
-    def output(self, *inputs: Tensor) -> Tensor:
-        x = self._one(inputs)
-        if len(x.shape) != 1:
-            raise ConfigError(f"{self.name}: needs a vector, but {self.inputs[0]!r} is {x}")
-        return Tensor((), Fixed.spanning(0, x.size - 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,9 +146,17 @@ class Network:
         """Layers that read the edge ``name``."""
         return tuple(layer for layer in self.layers if name in layer.inputs)
 
+    def inputs_of(self, layer: Layer) -> tuple[Tensor, ...]:
+        """Return what ``layer`` reads."""
+        return tuple(self.tensors[name] for name in layer.inputs)
+
+    def macs_of(self, layer: Layer) -> int:
+        """Multiply-accumulate operations of ``layer`` in one frame."""
+        return layer.macs(*self.inputs_of(layer))
+
     @property
     def macs(self) -> int:
-        return sum(layer.macs for layer in self.layers)
+        return sum(self.macs_of(layer) for layer in self.layers)
 
     @property
     def weight_bits(self) -> int:

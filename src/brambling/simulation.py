@@ -322,7 +322,7 @@ def _layers(
                 engine=step.engine,
                 pe=stage.pe,
                 simd=stage.simd,
-                macs=sum(layer.macs for layer in step.layers),
+                macs=sum(map(network.macs_of, step.layers)),
                 weight_bits=sum(layer.weight_bits for layer in step.layers),
                 brams=needs(step, stage, part).blocks,
                 interval=interval(step, stage),

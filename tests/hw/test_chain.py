@@ -13,9 +13,9 @@ from brambling.sim.pysim import Pysim
 
 def test_what_goes_in_comes_out_of_the_last():
     fmt = Fixed(5)
-    up = WidthAdapterSpec(fmt=fmt, elements=7, source=2, target=3)
+    up = WidthAdapterSpec(i=Beats(fmt, 7, 2), target=3)
     fifo = FifoSpec(Beats(fmt, 7, 3), 4)
-    down = WidthAdapterSpec(fmt=fmt, elements=7, source=3, target=1)
+    down = WidthAdapterSpec(i=Beats(fmt, 7, 3), target=1)
     x = np.random.default_rng(1).integers(-16, 16, (4, 7))
 
     def make():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from brambling.hw.beat import Beats
 from brambling.hw.width import WidthAdapterSpec
 from brambling.quant.formats import Bipolar, Fixed
 from brambling.sim.job import Design, Job
@@ -13,14 +14,14 @@ PAIRS = [(1, 4), (4, 1), (2, 6), (6, 2), (3, 2), (2, 3), (5, 4), (4, 7), (7, 11)
 
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_regroups(run_component, stalls, pair):
-    spec = WidthAdapterSpec(fmt=Bipolar(), elements=11, source=pair[0], target=pair[1])
+    spec = WidthAdapterSpec(i=Beats(Bipolar(), 11, pair[0]), target=pair[1])
     x = np.random.default_rng(1).choice([-1, 1], (4, 11))
     trace = run_component(spec, x, **stalls)
     assert np.array_equal(spec.o.unpack(trace["output"].payloads), x)
 
 
 def test_carries_wide_elements(run_component):
-    spec = WidthAdapterSpec(fmt=Fixed(11), elements=10, source=3, target=2)
+    spec = WidthAdapterSpec(i=Beats(Fixed(11), 10, 3), target=2)
     x = np.random.default_rng(1).integers(-1024, 1024, (3, 10))
     trace = run_component(spec, x)
     assert np.array_equal(spec.o.unpack(trace["output"].payloads), x)
@@ -28,7 +29,7 @@ def test_carries_wide_elements(run_component):
 
 @pytest.mark.parametrize("pair", [(1, 4), (4, 1), (4, 8), (8, 4)], ids=str)
 def test_loses_no_cycle_where_one_width_divides_the_other(run_component, pair):
-    spec = WidthAdapterSpec(fmt=Bipolar(), elements=16, source=pair[0], target=pair[1])
+    spec = WidthAdapterSpec(i=Beats(Bipolar(), 16, pair[0]), target=pair[1])
     x = np.random.default_rng(1).choice([-1, 1], (6, 16))
     ends = run_component(spec, x)["output"].cycles.reshape(6, -1)[:, -1]
     assert set(np.diff(ends)) == {max(spec.i.count, spec.o.count)}
@@ -37,7 +38,7 @@ def test_loses_no_cycle_where_one_width_divides_the_other(run_component, pair):
 @pytest.mark.parametrize("pair", [(2, 6), (6, 2), (3, 2), (4, 7)], ids=str)
 @pytest.mark.parametrize("cut", [1, 2])
 def test_an_incomplete_frame_is_given_up_at_the_next_first(pair, cut):
-    spec = WidthAdapterSpec(fmt=Bipolar(), elements=11, source=pair[0], target=pair[1])
+    spec = WidthAdapterSpec(i=Beats(Bipolar(), 11, pair[0]), target=pair[1])
     if cut >= spec.i.count:
         pytest.skip("a frame of two beats has one place to cut")
     x = np.random.default_rng(1).choice([-1, 1], (3, 11))
