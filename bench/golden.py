@@ -3,7 +3,8 @@
     python bench/golden.py [--qonnx PYTHON] [--threads N] [--json FILE]
 
 All start from the shipped test images, bytes, and give classes; each is checked to be equal to the
-golden model. ``float32``: one float32 matrix product a layer and nothing else around it.
+golden model. The convolutional network, CNV, has random weights and images, and no other way.
+``float32``: one float32 matrix product a layer and nothing else around it.
 ``popcount``: 64 synapses a word, ``np.bitwise_count``. ``qonnx``: QONNX's own executor, in an
 environment of its own (bench/README.md), on a model without annotations, which is its fastest.
 Best of several runs; QONNX best of several executions of one batch.
@@ -25,16 +26,29 @@ from numpy.typing import NDArray
 from record import RESULTS, Record
 
 from brambling import zoo
-from brambling.network import ArgMax, Dense, Network, Thresholds
-from brambling.quant.formats import Bipolar
+from brambling.network import (
+    ArgMax,
+    Conv,
+    Dense,
+    Flatten,
+    Layer,
+    Network,
+    Pool,
+    Tensor,
+    Thresholds,
+)
+from brambling.quant.formats import Bipolar, Fixed
 from brambling.sim import golden
 
 BATCHES = (1, 100, 10_000)
+CNV = "cnv-w1a1-random"
+CNV_CONVOLUTIONS = ((64, 1), (64, 2), (128, 1), (128, 2), (256, 1), (256, 1))  #: Outputs, pool.
+CNV_SIZES = (512, 512, 10)
 BLOCK = 64  #: Images at a time for the packed popcount: intermediate results stay in the cache.
 THREADS = "OPENBLAS_NUM_THREADS"
 SECONDS = 1.0  #: Least time to repeat a measurement for.
 
-Run = Callable[[NDArray[np.uint8]], NDArray[Any]]
+Run = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 class Perceptron:
@@ -43,7 +57,7 @@ class Perceptron:
     Falling thresholds are folded into the signs of weights and levels.
     """
 
-    weights: list[NDArray[np.int8]]
+    weights: list[NDArray[np.integer]]
     levels: list[NDArray[np.int64]]
 
     def __init__(self, network: Network) -> None:
@@ -100,13 +114,47 @@ class Perceptron:
         return run
 
 
+def cnv(seed: int = 0) -> Network:
+    """CNV (Umuroglu et al., "FINN", 2017) on 32x32 pixels of 3 channels, of random weights."""
+    rng = np.random.default_rng(seed)
+    layers: list[Layer] = []
+    tensor = Tensor((32, 32, 3), Fixed(8, 7))
+
+    def add(kind: type[Layer], name: str, /, **parameters: Any) -> None:
+        nonlocal tensor
+        inputs = (layers[-1].name if layers else "input",)
+        layers.append(kind(name=name, inputs=inputs, **parameters))
+        tensor = layers[-1].output(tensor)
+
+    def activate(name: str, elements: int) -> None:
+        reach, channels = int(elements**0.5), tensor.shape[-1]
+        levels = rng.integers(-reach, reach + 1, (channels, 1))
+        falling = rng.integers(0, 2, channels, bool)
+        add(Thresholds, name, levels=levels, falling=falling, fmt=Bipolar())
+
+    for n, (outputs, pool) in enumerate(CNV_CONVOLUTIONS, start=1):
+        weights = rng.choice([-1, 1], (outputs, 3, 3, tensor.shape[-1]))
+        add(Conv, f"conv{n}", weights=weights, fmt=Bipolar())
+        activate(f"act{n}", weights[0].size)
+        if pool > 1:
+            add(Pool, f"pool{n}", kind="max", kernel=(pool, pool))
+    add(Flatten, "flat")
+    for n, outputs in enumerate(CNV_SIZES, start=1):
+        elements = tensor.size
+        add(Dense, f"fc{n}", weights=rng.choice([-1, 1], (outputs, elements)), fmt=Bipolar())
+        if n < len(CNV_SIZES):
+            activate(f"fc_act{n}", elements)
+    add(ArgMax, "argmax")
+    return Network(CNV, Tensor((32, 32, 3), Fixed(8, 7)), tuple(layers))
+
+
 def packed(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
     """Rows of bits as words; bits beyond the end are 0."""
     data = np.packbits(bits, axis=1, bitorder="little")
     return np.pad(data, ((0, 0), (0, -data.shape[1] % 8))).view(np.uint64)
 
 
-def speed(run: Run, images: NDArray[np.uint8]) -> float:
+def speed(run: Run, images: NDArray[Any]) -> float:
     """Images a second, best of several runs."""
     run(images)
     best = float("inf")
@@ -144,30 +192,35 @@ def qonnx(
 
 
 def measure(names: list[str], python: Path | None, record: Record) -> list[dict[str, Any]]:
-    images = zoo.evaluation_set()[0].reshape(-1, 784)
     rows = []
     for name in names:
-        network = zoo.load(name)
+        if name == CNV:
+            network = cnv()
+            shape = 100, *network.input.shape
+            images: NDArray[Any] = np.random.default_rng(1).integers(-128, 128, shape, np.int8)
+        else:
+            network = zoo.load(name)
+            images = zoo.evaluation_set()[0].reshape(-1, 784)
         output = network.layers[-1].name
 
         def predict(
-            x: NDArray[np.uint8], network: Network = network, output: str = output
+            x: NDArray[Any], network: Network = network, output: str = output
         ) -> NDArray[Any]:
             return golden.run(network, x, edges=(output,))[output]
 
-        model = Perceptron(network)
-        ways: dict[str, Run] = {
-            "golden": predict,
-            "float32": model.float32(),
-            "popcount": model.popcount(),
-        }
+        ways: dict[str, Run] = {"golden": predict}
+        if name != CNV:
+            model = Perceptron(network)
+            ways |= {"float32": model.float32(), "popcount": model.popcount()}
         for way, run in ways.items():
             assert np.array_equal(run(images), predict(images)), way
         rates: dict[int, float] = {}
-        if python:
+        if python and name != CNV:
             rates, versions = qonnx(python, network, images[:100])
             record.made["versions"] |= versions
         for batch in BATCHES:
+            if batch > len(images):
+                continue
             row = {"network": name, "batch": batch}
             row |= {way: round(speed(run, images[:batch]), 1) for way, run in ways.items()}
             if batch in rates:
@@ -187,7 +240,8 @@ def beside(way: str) -> Callable[[Any], str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--networks", nargs="+", default=list(zoo.names()), choices=zoo.names())
+    known = [*zoo.names(), CNV]
+    parser.add_argument("--networks", nargs="+", default=known, choices=known)
     parser.add_argument("--qonnx", type=Path, metavar="PYTHON", help="interpreter that has qonnx")
     parser.add_argument("--threads", type=int, default=1, help="of NumPy's matrix products")
     parser.add_argument("--json", type=Path, default=RESULTS / "golden.json")

@@ -27,6 +27,10 @@ class Part:
         ``(words, bits)`` that one block can be read as.
     lut_ram
         Whether look-up tables can be small RAMs.
+    dsps, multiplier
+        Multipliers, and the widest signed factors of each, in bits.
+    spram_bits
+        Bits of large single-port RAM, beside the block RAMs; nothing is put there yet.
     """
 
     name: str
@@ -36,6 +40,9 @@ class Part:
     blocks: int
     geometries: tuple[tuple[int, int], ...]
     lut_ram: bool = True
+    dsps: int = 0
+    multiplier: tuple[int, int] = (18, 18)
+    spram_bits: int = 0
 
     def blocks_for(self, words: int, bits: int) -> int:
         """Fewest block RAMs that hold ``words`` words of ``bits`` bits, all of one geometry."""
@@ -59,11 +66,19 @@ class Board:
     clock_hz: int
 
 
-def _ecp5(name: str, luts: int, blocks: int) -> Part:
-    return Part(name=name, family="ecp5", luts=luts, lut_inputs=4, blocks=blocks, geometries=DP16KD)
+def _ecp5(name: str, luts: int, blocks: int, dsps: int) -> Part:
+    return Part(
+        name=name,
+        family="ecp5",
+        luts=luts,
+        lut_inputs=4,
+        blocks=blocks,
+        geometries=DP16KD,
+        dsps=dsps,
+    )
 
 
-def _ice40(name: str, luts: int, blocks: int) -> Part:
+def _ice40(name: str, luts: int, blocks: int, dsps: int = 0, spram_bits: int = 0) -> Part:
     return Part(
         name=name,
         family="ice40",
@@ -72,6 +87,9 @@ def _ice40(name: str, luts: int, blocks: int) -> Part:
         blocks=blocks,
         geometries=EBR,
         lut_ram=False,
+        dsps=dsps,
+        multiplier=(16, 16),
+        spram_bits=spram_bits,
     )
 
 
@@ -80,10 +98,10 @@ def _ice40(name: str, luts: int, blocks: int) -> Part:
 PARTS = {
     part.name: part
     for part in (
-        _ecp5("ecp5-25f", 24_288, 56),
-        _ecp5("ecp5-45f", 43_848, 108),
-        _ecp5("ecp5-85f", 83_640, 208),
-        _ice40("ice40-up5k", 5_280, 30),
+        _ecp5("ecp5-25f", 24_288, 56, 28),
+        _ecp5("ecp5-45f", 43_848, 108, 72),
+        _ecp5("ecp5-85f", 83_640, 208, 156),
+        _ice40("ice40-up5k", 5_280, 30, 8, 4 << 18),
         _ice40("ice40-hx8k", 7_680, 32),
         Part(
             name="xc7a35t",
@@ -92,6 +110,8 @@ PARTS = {
             lut_inputs=6,
             blocks=100,
             geometries=RAMB18,
+            dsps=90,
+            multiplier=(25, 18),
         ),
     )
 }

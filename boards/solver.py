@@ -1,157 +1,223 @@
-"""The folding solver: how parallel each engine of a chain is.
+"""The folding solver: how parallel each engine of a network is.
 
-For a chain of engines the initiation interval is the largest of theirs. An interval is feasible if
+The initiation interval of an accelerator is the largest of its engines'. An interval is feasible if
 every engine has a folding at least as fast, and their needs together fit the part. A larger
 interval leaves each engine a larger choice, so feasibility is monotone, and bisection finds the
-smallest one. Within an interval the choice is a multiple-choice knapsack of two resources, solved
-exactly by merging the engines' Pareto fronts; of the feasible choices the one that takes the
-smallest sum of shares of both resources is kept, so that no engine is faster than it must be.
+smallest one. Within an interval the choice is a multiple-choice knapsack of three resources, solved
+exactly; of the feasible choices the one that takes the smallest sum of shares of the resources is
+kept, so that no engine is faster than it must be.
+
+Engines take as many pixels at a time as the engine before makes, unless they have a line buffer or
+read an image as a vector; so all that hang together without one choose their pixels together. What
+regroups lanes between two engines is not part of the choice.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
+
+from brambling.boards.choices import Choices, pixel_counts, shape_of
+from brambling.boards.knapsack import Items, Knapsack
 from brambling.boards.parts import Board
-from brambling.boards.resources import Needs, interval, needs
+from brambling.boards.polish import Polish
+from brambling.boards.resources import Needs
+from brambling.boards.wiring import families, links
 from brambling.errors import ConfigError, DoesNotFit
 from brambling.network import Network
 from brambling.plan import Plan, Stage, Step, steps
 
-__all__ = ["GOALS", "fold"]
+__all__ = ["GOALS", "LUT_SHARE", "available", "fold"]
 
 GOALS = ("max-fps", "min-area", "fps=N")
 
 #: Share of the LUTs that a plan may take: above, routing gets slow and uncertain.
 LUT_SHARE = 0.70
-#: Words up to which a memory of levels is cheaper in LUTs.
-SHALLOW = 64
+
+NEAREST = 7  #: Bisections for the numbers of a refusal.
+
+ROUNDS = 6  #: Times that a network is folded again because its adapters did not fit.
 
 NOTHING = Needs()
+RESOURCES = ("blocks", "luts", "dsps")
+NO_FIT = "no folding fits: choose a larger part or a smaller network"
+SMALLER = "ask for fewer frames a second, goal min-area or fps=N"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Stages for the first few engines, and what they need together."""
+class Family:
+    """Engines that take the same number of pixels at a time.
 
-    needs: Needs
-    stages: tuple[Stage, ...] = ()
-
-
-def foldings(step: Step) -> Iterator[Stage]:
-    """Yield every way to fold ``step``: for each number of beats and folds the narrowest stage.
-
-    Not only the narrowest that is fast enough: a wider one can need fewer block RAMs, where it
-    divides the sizes better or its words suit a block's geometry.
+    Parameters
+    ----------
+    members
+        Their numbers.
+    variants
+        The ways to fold each member, for each number of pixels.
     """
-    for simd in narrowest(step.inputs):
-        if step.engine != "xnor":
-            pe = 1 if step.engine == "argmax" else simd
-            yield Stage(layer=step.name, engine=step.engine, pe=pe, simd=simd)
-            continue
-        for pe in narrowest(step.outputs):
-            levels = "lut" if -(-step.outputs // pe) <= SHALLOW else "block"
-            yield Stage(layer=step.name, engine=step.engine, pe=pe, simd=simd, levels=levels)
 
+    members: list[int]
+    variants: list[list[Choices]]
 
-def narrowest(elements: int) -> list[int]:
-    """For each number of beats that ``elements`` can be made of, the fewest lanes; ascending."""
-    return sorted({-(-elements // beats) for beats in range(1, elements + 1)})
+    def within(self, limit: int) -> Self:
+        """Return what is left with an interval of at most ``limit``."""
+        return type(self)(
+            self.members,
+            [[choices.within(limit) for choices in variant] for variant in self.variants],
+        )
+
+    @property
+    def items(self) -> list[list[Items]]:
+        return [[choices.rows[:, 1:] for choices in variant] for variant in self.variants]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The ways to fold each engine of a chain, each with its interval, on a board."""
+    """The ways to fold each engine of a network, on a board."""
 
     board: Board
-    engines: tuple[tuple[tuple[int, Choice], ...], ...]
+    chain: tuple[Step, ...]
+    families: tuple[Family, ...]
+    polish: Polish
 
     @classmethod
-    def of(cls, chain: tuple[Step, ...], board: Board) -> Self:
-        return cls(
-            board,
-            tuple(
-                tuple(
-                    (interval(step, stage), Choice(needs(step, stage, board.part), (stage,)))
-                    for stage in foldings(step)
-                )
-                for step in chain
-            ),
+    def of(cls, network: Network, board: Board) -> Self:
+        chain = steps(network)
+        joined = links(network, chain)
+        flat = {link.source for link in joined if link.flat}
+        readers = [link.reader for link in joined if link.source < 0]
+        # A line buffer at the input takes a pixel at a time, and so do those that read with it.
+        single = {n for n in readers if any(chain[k].window for k in readers)}
+        known: dict[object, tuple[Choices, Choices]] = {}
+
+        def choices(n: int, pixels: int) -> tuple[Choices, Choices]:
+            key = shape_of(chain[n]), pixels, n in flat
+            if key not in known:
+                every = Choices.of(chain[n], board.part, pixels, n in flat)
+                known[key] = every, every.best()
+            return known[key]
+
+        found = []
+        for members in families(chain, joined):
+            counts = pixel_counts(chain[members[0]].positions[1])
+            if any(n in single and chain[n].window is None for n in members):
+                counts = [1]
+            found.append(Family(members, [[choices(n, k)[1] for n in members] for k in counts]))
+        part = board.part
+        prices = 1 / max(part.blocks, 1), 1 / part.luts, 1 / max(part.dsps, 1)
+        polish = Polish(chain, joined, part, lambda n, pixels: choices(n, pixels)[0], prices)
+        return cls(board, chain, tuple(found), polish)
+
+    @property
+    def fastest(self) -> int:
+        """Smallest interval that any choice has, however large."""
+        return max(
+            min(max(int(c.rows[:, 0].min()) for c in variant) for variant in family.variants)
+            for family in self.families
         )
 
     @property
-    def slowest(self) -> int:
-        """Interval of the slowest folding of all."""
-        return max(interval for engine in self.engines for interval, _ in engine)
-
-    def choices(self, limit: int) -> list[Choice]:
-        """Pareto front of the ways to fold the chain with an interval of at most ``limit``."""
-        merged = [Choice(Needs())]
-        for engine in self.engines:
-            options = front([choice for interval, choice in engine if interval <= limit])
-            merged = front([
-                Choice(a.needs + b.needs, a.stages + b.stages) for a in merged for b in options
-            ])
-        return merged
-
-    def best(self, limit: int, reserve: Needs) -> Choice | None:
-        """Return the choice that fits with the smallest share of the part, if any fits."""
-        part = self.board.part
-        most = available(self.board, reserve)
-        fitting = [
-            choice
-            for choice in self.choices(limit)
-            if choice.needs.blocks <= most.blocks and choice.needs.luts <= most.luts
+    def intervals(self) -> list[int]:
+        """Intervals of all foldings, ascending."""
+        every = [
+            choices.rows[:, 0]
+            for family in self.families
+            for variant in family.variants
+            for choices in variant
         ]
-        return min(
-            fitting,
-            key=lambda c: c.needs.blocks / max(part.blocks, 1) + c.needs.luts / part.luts,
-            default=None,
-        )
+        return np.unique(np.concatenate(every)).tolist()
+
+    def within(self, limit: int) -> tuple[Family, ...]:
+        """Ways with an interval of at most ``limit``."""
+        return tuple(family.within(limit) for family in self.families)
+
+    def best(self, limit: int, reserve: Needs) -> tuple[Stage, ...] | None:
+        """Return the stages that fit with the smallest share of the part, if any do."""
+        left, knapsack = self.within(limit), Knapsack(available(self.board, reserve))
+        chosen = knapsack.best([family.items for family in left], self.polish.prices)
+        if chosen is None:
+            return None
+        found = {}
+        for family, (variant, ways) in zip(left, chosen, strict=True):
+            for n, choices, way in zip(family.members, family.variants[variant], ways, strict=True):
+                found[n] = choices.stage(way, self.chain[n])
+        return tuple(found[n] for n in range(len(self.chain)))
 
     def smallest(self, reserve: Needs) -> int | None:
         """Smallest feasible interval, if any is."""
-        if self.best(self.slowest, reserve) is None:
+        knapsack = Knapsack(available(self.board, reserve))
+
+        def fits(limit: int) -> bool:
+            return knapsack.fits([family.items for family in self.within(limit)])
+
+        intervals = self.intervals
+        low, high = -1, len(intervals) - 1
+        if not fits(intervals[high]):
             return None
-        low, high = 0, self.slowest  # `high` is feasible, `low` is not (0 never is).
-        while high - low > 1:
+        while high - low > 1:  # `high` is feasible, `low` is not.
             middle = (low + high) // 2
-            if self.best(middle, reserve) is None:
-                low = middle
-            else:
+            if fits(intervals[middle]):
                 high = middle
-        return high
+            else:
+                low = middle
+        return intervals[high]
 
+    def nearest(self, limit: int, reserve: Needs) -> Needs:
+        """Return about the least that is needed where nothing fits, by its largest share.
 
-def front(choices: list[Choice]) -> list[Choice]:
-    """Keep the choices that no other one beats in both resources."""
-    kept: list[Choice] = []
-    for choice in sorted(choices, key=lambda c: (c.needs.blocks, c.needs.luts)):
-        if not kept or choice.needs.luts < kept[-1].needs.luts:
-            kept.append(choice)
-    return kept
+        Found on parts some times as large; multipliers and block RAMs are counted in pieces as many
+        times as large, rounded.
+        """
+        left, most = self.within(limit), available(self.board, reserve)
+        most = Needs(max(most.blocks, 1), max(most.luts, 1), max(most.dsps, 0))
+
+        def choice(times: float) -> list[tuple[int, list[int]]] | None:
+            pieces = np.array([times, 1, times])
+            families = [
+                [[np.round(rows / pieces).astype(np.int64) for rows in v] for v in family.items]
+                for family in left
+            ]
+            knapsack = Knapsack(Needs(most.blocks, int(most.luts * times), most.dsps))
+            return knapsack.best(families, (1 / most.blocks, 1 / most.luts / times, 1.0))
+
+        low, high = 1.0, 2.0
+        while (chosen := choice(high)) is None:
+            low, high = high, 2 * high
+        for _ in range(NEAREST):
+            middle = (low + high) / 2
+            found = choice(middle)
+            low, high = (middle, high) if found is None else (low, middle)
+            chosen = found or chosen
+        rows = [
+            family.variants[variant][m].rows[way]
+            for family, (variant, ways) in zip(left, chosen, strict=True)
+            for m, way in enumerate(ways)
+        ]
+        return Needs(*np.sum(rows, axis=0)[1:].tolist())
 
 
 def available(board: Board, reserve: Needs) -> Needs:
     """Return what a plan may take of the part, besides ``reserve``."""
     part = board.part
-    return Needs(part.blocks - reserve.blocks, int(LUT_SHARE * part.luts) - reserve.luts)
+    luts = int(LUT_SHARE * part.luts)
+    return Needs(part.blocks - reserve.blocks, luts - reserve.luts, part.dsps - reserve.dsps)
 
 
-def wanted_interval(goal: str, clock_hz: int, slowest: int) -> int | None:
+def wanted_interval(goal: str, clock_hz: int, options: Options) -> int | None:
     """Interval that ``goal`` asks for; ``None`` for as small as fits."""
     if goal == "max-fps":
         return None
+    slowest = options.intervals[-1]
     if goal == "min-area":
         return slowest
     match = re.fullmatch(r"fps=(\d+(?:\.\d+)?(?:e\d+)?)", goal)
     if match is None or float(match[1]) <= 0:
         raise ConfigError(f"goal must be one of {', '.join(GOALS)}, not {goal!r}")
-    if float(match[1]) > clock_hz:
+    if float(match[1]) * options.fastest > clock_hz:
         raise ConfigError(
-            f"goal {goal}: at {clock_hz / 1e6:g} MHz at most {clock_hz} frames a second "
-            f"are possible, not {match[1]}"
+            f"goal {goal}: at {clock_hz / 1e6:g} MHz at most {clock_hz // options.fastest} frames "
+            f"a second are possible, not {match[1]}"
         )
     return min(slowest, int(clock_hz / float(match[1])))
 
@@ -171,31 +237,48 @@ def fold(
     clock_hz = board.clock_hz if clock_hz is None else clock_hz
     if clock_hz < 1:
         raise ConfigError(f"clock must be at least 1 Hz, not {clock_hz}")
-    options = Options.of(steps(network), board)
-    wanted = wanted_interval(goal, clock_hz, options.slowest)
+    options = Options.of(network, board)
+    wanted = wanted_interval(goal, clock_hz, options)
+    most, taken = available(board, reserve), NOTHING
+    for _ in range(ROUNDS):
+        stages = _solve(network, options, goal, wanted, clock_hz, reserve, most)
+        taken = options.polish.total(stages)
+        over = Needs(*(max(0, getattr(taken, k) - getattr(most, k)) for k in RESOURCES))
+        if over == NOTHING:
+            return Plan(
+                network=network.name, board=board.name, goal=goal, clock_hz=clock_hz, stages=stages
+            )
+        reserve += over  # What adapters take is known only now: fold again, leaving room for it.
+    remedy = NO_FIT if goal == "min-area" else SMALLER
+    raise _too_much(f"{network.name} with its adapters", board, taken, most, remedy)
+
+
+def _solve(
+    network: Network,
+    options: Options,
+    goal: str,
+    wanted: int | None,
+    clock_hz: int,
+    reserve: Needs,
+    most: Needs,
+) -> tuple[Stage, ...]:
+    """Return stages that fit besides ``reserve``; with adapters they may be more than ``most``."""
     smallest = options.smallest(reserve)
     if smallest is None:
-        raise _refusal(network, options, options.slowest, reserve)
-    if wanted is None:
-        wanted = smallest
-    chosen = options.best(wanted, reserve)
+        raise _refusal(network, options, options.intervals[-1], reserve)
+    limit = smallest if wanted is None else wanted
+    chosen = options.best(limit, reserve)
     if chosen is None:
         raise _refusal(
             network,
             options,
-            wanted,
+            limit,
             reserve,
             f"with goal {goal} ",
             f"the fastest folding that fits has an interval of {smallest} cycles: "
             f"fps={clock_hz // smallest}",
         )
-    return Plan(
-        network=network.name,
-        board=board.name,
-        goal=goal,
-        clock_hz=clock_hz,
-        stages=chosen.stages,
-    )
+    return options.polish.run(chosen, limit, most)
 
 
 def _refusal(
@@ -204,17 +287,16 @@ def _refusal(
     limit: int,
     reserve: Needs,
     goal: str = "",
-    remedy: str = "no folding fits: choose a larger part or a smaller network",
+    remedy: str = NO_FIT,
 ) -> DoesNotFit:
     board = options.board
-    most = available(board, reserve)
+    most, need = available(board, reserve), options.nearest(limit, reserve)
+    return _too_much(f"{network.name} {goal}".strip(), board, need, most, remedy)
 
-    def shares(choice: Choice) -> tuple[float, float]:
-        return choice.needs.blocks / max(most.blocks, 1), choice.needs.luts / max(most.luts, 1)
 
-    nearest = min(options.choices(limit), key=lambda choice: max(shares(choice)))
-    what = f"{network.name} {goal}".strip()
-    if shares(nearest)[0] >= shares(nearest)[1]:
-        return DoesNotFit(what, board.name, "block RAMs", nearest.needs.blocks, most.blocks, remedy)
-    resource = f"LUTs ({LUT_SHARE:.0%} of {board.part.luts:,})"
-    return DoesNotFit(what, board.name, resource, nearest.needs.luts, most.luts, remedy)
+def _too_much(what: str, board: Board, need: Needs, most: Needs, remedy: str) -> DoesNotFit:
+    """Say which resource is exceeded most."""
+    names = ("block RAMs", f"LUTs ({LUT_SHARE:.0%} of {board.part.luts:,})", "multipliers")
+    rows = [(getattr(need, key), getattr(most, key)) for key in RESOURCES]
+    n = max(range(3), key=lambda n: rows[n][0] / max(rows[n][1], 1))
+    return DoesNotFit(what, board.name, names[n], *rows[n], remedy)

@@ -1,140 +1,156 @@
-"""The accelerator: a network's engines, in a row."""
+"""The accelerator: a network's engines, joined as its layers are."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections import Counter
+from typing import Any
 
-import numpy as np
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
-from numpy.typing import NDArray
+from amaranth.lib.wiring import In, Out, connect, flipped
+from brambling.hw.fork import ForkSpec
 
-from brambling.errors import ConfigError
-from brambling.hw.argmax import ArgMaxSpec
+from brambling.errors import ConfigError, UnsupportedLayer
 from brambling.hw.beat import Beats
-from brambling.hw.chain import Chain
-from brambling.hw.mvu import XnorMvuSpec
+from brambling.hw.engines import engine, inputs, repixel
+from brambling.hw.gate import FrameGate, GateSpec
+from brambling.hw.mvu import MvuSpec
+from brambling.hw.node import Edge, Node, Port, Spec, stream_of
 from brambling.hw.queue import FifoSpec
-from brambling.hw.thresholds import ThresholdsSpec
 from brambling.hw.width import WidthAdapterSpec
-from brambling.network import INPUT, Dense, Network, Thresholds
+from brambling.layers import Flatten
+from brambling.network import INPUT, Network
 from brambling.plan import Plan, Stage, Step
-from brambling.quant.formats import Format
 
 __all__ = ["Accelerator", "Edge", "FrameGate", "Node", "Spec", "edges", "pipeline"]
 
 GATE = "gate"  #: Name of the component at the input.
-RESERVED = (GATE, INPUT, "output")  #: Names that no component can have.
+RESERVED = (INPUT, "output")  #: Names that no component can have.
 
 
-class Spec(Protocol):
-    """What is known of a component before there is hardware for it."""
+class Builder:
+    """The components so far, and where each edge of the network can be had."""
 
-    @property
-    def i(self) -> Beats: ...
-    @property
-    def o(self) -> Beats: ...
-    def build(self) -> Any: ...
+    def __init__(self, network: Network, beats: Beats) -> None:
+        self.network = network
+        self.nodes = [Node(GATE, GateSpec(beats))]
+        self.ports: dict[str, list[Port]] = {}
+        self.beats: dict[str, Beats] = {}
+        self.readers = readers(network)
+        self.publish(INPUT, GATE, beats)
 
+    def add(self, name: str, spec: Any, *sources: Port, step: Step | None = None) -> Port:
+        self.nodes.append(Node(name, spec, sources, step))
+        return Port(name)
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A component in the row: an engine (with its step), a width adapter, or a FIFO."""
+    def publish(self, edge: str, node: str, beats: Beats) -> None:
+        """Make an edge available to all layers that read it."""
+        count = self.readers[edge]
+        self.beats[edge] = beats
+        self.ports[edge] = [Port(node)]
+        if count > 1:
+            fork = self.add(f"{edge}_fork", ForkSpec(beats, count), Port(node))
+            self.ports[edge] = [Port(fork.node, n) for n in range(count)]
 
-    name: str
-    spec: Spec
-    step: Step | None = None
+    def attach(self, step: Step, stage: Stage) -> None:
+        """Add the engine of ``step`` and what its inputs need."""
+        roots = [root(self.network, source) for source in step.sources]
+        wanted = inputs(step, stage, self.beats[roots[0]].pixels)
+        ports = []
+        for number, (source, beats) in enumerate(zip(roots, wanted, strict=True)):
+            suffix = str(number) if len(wanted) > 1 else ""
+            port, found = self.ports[source].pop(0), self.beats[source]
+            port = self.adapt(f"{step.name}_", suffix, port, found, beats)
+            if stage.fifo[number]:
+                spec = FifoSpec(beats, stage.fifo[number])
+                port = self.add(f"{step.name}_fifo{suffix}", spec, port)
+            ports.append(port)
+        *before, last = engine(step, stage, wanted)
+        for spec in before:
+            ports = [self.add(f"{step.name}_sums", spec, *ports)]
+        self.add(step.name, last, *ports, step=step)
+        self.publish(step.output, step.name, last.o)
 
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """An edge of the network where it can be seen in the hardware.
-
-    Parameters
-    ----------
-    name
-        The layer that makes it, or ``"input"``.
-    node, port
-        The component and its stream.
-    beats
-        How the stream carries it.
-    decode
-        From what the stream carries, ``(n, elements)``, to the codes of the edge.
-    """
-
-    name: str
-    node: str
-    port: str
-    beats: Beats
-    decode: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda codes: codes
-
-
-def _engine(network: Network, source: Format, step: Step, stage: Stage) -> Spec:
-    match step.layers:
-        case (Dense() as dense, *rest):
-            levels = rest[0] if rest and isinstance(rest[0], Thresholds) else None
-            return XnorMvuSpec(
-                weights=dense.weights,
-                pe=stage.pe,
-                simd=stage.simd,
-                levels=levels and np.broadcast_to(levels.levels[:, 0], (step.outputs,)),
-                falling=(
-                    np.broadcast_to(levels.falling, (step.outputs,))
-                    if levels and levels.falling.any()
-                    else None
-                ),
-                weight_store=stage.weights,
-                level_store=stage.levels,
-                queue=stage.queue,
+    def adapt(self, name: str, suffix: str, port: Port, found: Beats, wanted: Beats) -> Port:
+        """Add what turns beats that are ``found`` into those that are ``wanted``."""
+        as_vector = found.columns * found.rows > 1 and wanted.elements == found.size
+        pixels = 1 if as_vector else wanted.pixels
+        if found.pixels != pixels:
+            spec = repixel(found, pixels)
+            port, found = self.add(f"{name}pixels{suffix}", spec, port), spec.o
+        if as_vector:
+            # Pixels follow one another without a gap only if their last beats are full.
+            lanes = next(
+                n for n in range(found.lanes, found.elements + 1) if not found.elements % n
             )
-        case (Thresholds() as layer,):
-            return ThresholdsSpec(
-                source=source,
-                target=layer.fmt,
-                elements=step.inputs,
-                pe=stage.pe,
-                levels=layer.levels,
-                falling=layer.falling,
-                queue=stage.queue,
-            )
-        case _:
-            return ArgMaxSpec(
-                source=source, elements=step.inputs, simd=stage.simd, queue=stage.queue
-            )
+            if lanes != found.lanes:
+                spec = WidthAdapterSpec(i=found, target=lanes)
+                port, found = self.add(f"{name}full{suffix}", spec, port), spec.o
+            found = Beats(found.fmt, found.size, found.lanes)
+        if found.lanes != wanted.lanes:
+            spec = WidthAdapterSpec(i=found, target=wanted.lanes)
+            port, found = self.add(f"{name}width{suffix}", spec, port), spec.o
+        assert found == wanted, (found, wanted)
+        return port
+
+
+def root(network: Network, edge: str) -> str:
+    """Return the edge that carries what ``edge`` does: flattening makes no new one."""
+    while edge != INPUT and isinstance(layer := network.layer(edge), Flatten):
+        edge = layer.inputs[0]
+    return edge
+
+
+def readers(network: Network) -> Counter[str]:
+    """Count the readers of each edge, the outside world among them; refuse what nobody reads."""
+    found: Counter[str] = Counter()
+    for layer in network.layers:
+        if not isinstance(layer, Flatten):
+            found.update(root(network, source) for source in layer.inputs)
+    last = root(network, network.layers[-1].name)
+    if found[last]:
+        raise UnsupportedLayer(
+            f"{last}: the output of the network is read by another layer: put a Slice of all its "
+            "channels behind it"
+        )
+    found[last] += 1
+    for edge in network.tensors:
+        if not found[root(network, edge)]:
+            raise UnsupportedLayer(f"{edge}: is read by no layer: remove it")
+    return found
 
 
 def pipeline(network: Network, plan: Plan) -> tuple[Node, ...]:
-    """Return the components of the accelerator in stream order.
+    """Return the components of the accelerator; each comes after those that feed it.
 
-    Between two engines comes a width adapter where their lanes differ, and a FIFO where the plan
-    has one.
+    The first one is the gate at the input, the last one makes the output. Before an engine come, as
+    far as needed, adapters of pixels and lanes, and a FIFO where the plan has one; behind it a fork
+    where several read its result.
     """
-    nodes: list[Node] = []
-    for step, stage in plan.pairs(network):
-        before = nodes[-1].spec.o if nodes else None
-        engine = _engine(network, before.fmt if before else network.input.fmt, step, stage)
-        if before and before.lanes != engine.i.lanes:
-            adapter = WidthAdapterSpec(i=before, target=engine.i.lanes)
-            nodes.append(Node(f"{step.name}_width", adapter))
-        if stage.fifo:
-            nodes.append(Node(f"{step.name}_fifo", FifoSpec(engine.i, stage.fifo)))
-        nodes.append(Node(step.name, engine, step))
-    names = [*RESERVED, *(node.name for node in nodes)]
-    for name in names:
-        if names.count(name) > 1:
+    pairs = plan.pairs(network)
+    step, stage = next(
+        pair for pair in pairs if INPUT in {root(network, edge) for edge in pair[0].sources}
+    )
+    beats = inputs(step, stage, 1)[0]
+    tensor = network.input
+    if beats.rows * beats.columns == 1 and len(tensor.shape) == 3:
+        beats = Beats.of(tensor, min(tensor.shape[-1], beats.lanes))
+    builder = Builder(network, beats)
+    for step, stage in pairs:
+        builder.attach(step, stage)
+    names = [*RESERVED, *(node.name for node in builder.nodes)]
+    for name, count in Counter(names).items():
+        if count > 1:
             raise ConfigError(f"two components would be named {name!r}: rename the layer")
-    return tuple(nodes)
+    return tuple(builder.nodes)
 
 
 def edges(nodes: tuple[Node, ...]) -> tuple[Edge, ...]:
     """Where each edge of the network can be seen, in order; the last one is the output."""
-    found = [Edge(INPUT, nodes[0].name, "i", nodes[0].spec.i)]
+    found = [Edge(INPUT, nodes[0].name, "o", nodes[0].spec.o)]
     for node in nodes:
         if node.step is None:
             continue
         spec = node.spec
-        if isinstance(spec, XnorMvuSpec) and len(node.step.layers) > 1:
+        if isinstance(spec, MvuSpec) and len(node.step.layers) > 1:
             found.append(
                 Edge(node.name, node.name, "products", spec.accumulators, spec.products_of)
             )
@@ -142,40 +158,7 @@ def edges(nodes: tuple[Node, ...]) -> tuple[Edge, ...]:
     return tuple(found)
 
 
-class FrameGate(wiring.Component):
-    """Lets only whole frames begin: drops beats that follow a frame without a ``first``.
-
-    Combinational. With every engine starting anew at ``first``, frames cannot slip: one that is too
-    long loses its surplus here, one that is too short is given up when the next begins.
-
-    Members
-    -------
-    i : ``In(beats.signature)``
-    o : ``Out(beats.signature)``
-    """
-
-    i: stream.Interface
-    o: stream.Interface
-
-    def __init__(self, beats: Beats) -> None:
-        self.beats = beats
-        super().__init__({"i": In(beats.signature), "o": Out(beats.signature)})
-
-    def elaborate(self, platform: Any) -> Module:
-        m = Module()
-        number = Signal(range(self.beats.count + 1), init=self.beats.count)
-        inside = self.i.payload.first | (number != self.beats.count)
-        m.d.comb += [
-            self.o.payload.eq(self.i.payload),
-            self.o.valid.eq(self.i.valid & inside),
-            self.i.ready.eq(self.o.ready | ~inside),
-        ]
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += number.eq(Mux(self.i.payload.first, 1, number + 1))
-        return m
-
-
-class Accelerator(Chain):
+class Accelerator(wiring.Component):
     """A network in hardware: frames in, results out.
 
     Parameters
@@ -195,15 +178,28 @@ class Accelerator(Chain):
     tap_… : ``Out(edge.beats.tap)``
     """
 
+    i: stream.Interface
+    o: stream.Interface
+
     def __init__(self, nodes: tuple[Node, ...], *, taps: bool = False) -> None:
+        self.nodes = nodes
         self.taps = edges(nodes)[1:-1] if taps else ()
-        super().__init__(
-            {GATE: FrameGate(nodes[0].spec.i)} | {node.name: node.spec.build() for node in nodes},
-            {f"tap_{edge.name}": Out(edge.beats.tap) for edge in self.taps},
-        )
+        self.parts: dict[str, Any] = {node.name: node.spec.build() for node in nodes}
+        super().__init__({
+            "i": In(nodes[0].spec.i.signature),
+            "o": Out(nodes[-1].spec.o.signature),
+            **{f"tap_{edge.name}": Out(edge.beats.tap) for edge in self.taps},
+        })
 
     def elaborate(self, platform: Any) -> Module:
-        m = super().elaborate(platform)
+        m = Module()
+        for node in self.nodes:
+            part = m.submodules[node.name] = self.parts[node.name]
+            for number, port in enumerate(node.sources):
+                sink = stream_of(part, "i", number if len(node.sources) > 1 else None)
+                connect(m, stream_of(self.parts[port.node], "o", port.index), sink)
+        connect(m, flipped(self.i), self.parts[self.nodes[0].name].i)
+        connect(m, self.parts[self.nodes[-1].name].o, flipped(self.o))
         for edge in self.taps:
             seen = getattr(self.parts[edge.node], edge.port)
             tap = getattr(self, f"tap_{edge.name}")

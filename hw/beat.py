@@ -107,8 +107,18 @@ class Beats:
 
     def pack(self, codes: NDArray) -> NDArray[np.uint8]:
         """Frames ``(n, size)`` to payloads ``(n * count, bytes)``, little-endian."""
-        frames = len(codes)
-        words = self.fmt.to_bits(codes.reshape(frames, self.rows, self.columns, self.elements))
+        first = np.zeros(self.count, np.uint8)
+        first[0] = 1
+        return self._payloads(self.fmt.to_bits(codes.reshape(len(codes), self.size)), first)
+
+    def masks(self) -> NDArray[np.uint8]:
+        """Bits that carry meaning in the payloads of a frame, ``(count, bytes)``."""
+        words = np.full((1, self.size), (1 << self.fmt.width) - 1, np.uint64)
+        return self._payloads(words, np.ones(self.count, np.uint8))
+
+    def _payloads(self, words: NDArray[np.uint64], first: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        frames = len(words)
+        words = words.reshape(frames, self.rows, self.columns, self.elements)
         spare = self.steps * self.pixels - self.columns, self.groups * self.lanes - self.elements
         words = np.pad(words, ((0, 0), (0, 0), (0, spare[0]), (0, spare[1])))
         words = words.reshape(
@@ -117,9 +127,8 @@ class Beats:
         bits = np.zeros((*words.shape, self.fmt.width), np.uint8)
         for n in range(self.fmt.width):
             bits[..., n] = (words >> np.uint64(n)) & np.uint64(1)
-        first = np.zeros((frames, self.count, 1), np.uint8)
-        first[:, 0] = 1
-        rows = np.concatenate([bits.reshape(frames, self.count, self.width - 1), first], axis=2)
+        flags = np.broadcast_to(first[:, None], (frames, self.count, 1))
+        rows = np.concatenate([bits.reshape(frames, self.count, self.width - 1), flags], axis=2)
         return np.packbits(rows.reshape(-1, self.width), axis=1, bitorder="little")
 
     def unpack(self, payloads: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -40,7 +40,7 @@ class Norm:
     variance: Fraction
 
     @classmethod
-    def of(cls, norm: nn.BatchNorm1d, name: str) -> list[Self]:
+    def of(cls, norm: nn.BatchNorm1d | nn.BatchNorm2d, name: str) -> list[Self]:
         """Channels of a trained layer; ``name`` is for the error where a number is not finite."""
         parts = {
             "gain": norm.weight,

@@ -1,46 +1,36 @@
-"""Quantised layers for PyTorch: one-bit weights and activations, trained through latent floats.
+"""Quantised layers for PyTorch, trained through latent floats.
 
-The scheme is that of Hubara, Courbariaux, Soudry, El-Yaniv and Bengio, "Binarized Neural
-Networks" (2016), section 1: in the forward pass weights and activations are -1 and +1; in the
-backward pass the sign is taken for a hard tanh (the straight-through estimator), and the optimiser
-moves latent float weights, which are kept within -1 and +1.
+Convolutional networks are built of :class:`QuantConv2d`, :class:`QuantLinear` and
+:class:`QuantActivation`, whose codes come from a :class:`~brambling.quant.quantiser.Quantiser`.
+
+:class:`BipolarMLP` is the dense network of one bit, after Hubara, Courbariaux, Soudry, El-Yaniv and
+Bengio, "Binarized Neural Networks" (2016), section 1: in the forward pass weights and activations
+are -1 and +1; in the backward pass the sign is taken for a hard tanh (the straight-through
+estimator), and the optimiser moves latent float weights, which are kept within -1 and +1.
 """
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["BipolarLinear", "BipolarMLP", "Teacher", "sign"]
+from brambling.quant.quantiser import Quantiser, round_half_up, sign
+
+__all__ = [
+    "BipolarLinear",
+    "BipolarMLP",
+    "PixelInput",
+    "QuantActivation",
+    "QuantConv2d",
+    "QuantLinear",
+    "Teacher",
+    "sign",
+]
 
 INK = 128  #: Smallest pixel that is +1: the top bit of the byte, so that binarising is free.
-ABOVE_ONE = 1 + 2**-23  #: The float32 after 1.
-
-
-class _Sign(torch.autograd.Function):
-    """Sign with the straight-through estimator of equation 4: the gradient of a hard tanh."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return torch.copysign(torch.ones((), dtype=x.dtype), x + 0.0)  # -0.0 + 0.0 is 0.0
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        # One pass over memory; its bounds are exclusive, so they are the floats next to 1.
-        return torch.ops.aten.hardtanh_backward(grad_outputs[0], x, -ABOVE_ONE, ABOVE_ONE)
-
-
-def sign(x: Tensor) -> Tensor:
-    """-1 where ``x < 0``, else +1 (zero too); the gradient passes where ``|x| <= 1``. float32."""
-    result = _Sign.apply(x)
-    assert isinstance(result, Tensor)
-    return result
 
 
 class BipolarLinear(nn.Module):
@@ -111,6 +101,123 @@ class BipolarMLP(nn.Module):
         for dense in self.dense:
             if isinstance(dense, BipolarLinear):
                 dense.clip()
+
+
+class PixelInput(nn.Module):
+    """``(pixel - offset) * scale`` of pixels, uint8 or float, as float32 of the same shape.
+
+    With ``scale`` a power of two it is exact, and a convolution's padding with 0 behind it is one
+    with pixels of ``offset``.
+    """
+
+    def __init__(self, offset: int, scale: float) -> None:
+        super().__init__()
+        self.offset, self.scale = offset, scale
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels.float() - self.offset) * self.scale
+
+    def extra_repr(self) -> str:
+        return f"offset={self.offset}, scale={self.scale}"
+
+
+class _Product(nn.Module):
+    """What :class:`QuantConv2d` and :class:`QuantLinear` have in common."""
+
+    weight: Tensor
+    bias: Tensor | None
+    quantiser: Quantiser
+    bias_step: Tensor
+
+    def _prepare(self, quantiser: Quantiser) -> None:
+        self.quantiser = quantiser
+        self.register_buffer("bias_step", torch.zeros(()))
+        if quantiser.method == "sign":
+            # Evenly over the range that latent weights may have, as Hubara et al. do.
+            nn.init.uniform_(self.weight, -1, 1)
+
+    def rounded_bias(self) -> Tensor | None:
+        """``bias_codes * bias_step``, halves upwards; the bias as it is where the step is 0."""
+        if self.bias is None or not self.bias_step:
+            return self.bias
+        return round_half_up(self.bias / self.bias_step) * self.bias_step
+
+    @torch.no_grad()
+    def bias_codes(self) -> Tensor | None:
+        """Bias in multiples of ``bias_step``, int64 ``(outputs,)``."""
+        if self.bias is None:
+            return None
+        return round_half_up(self.bias / self.bias_step).long()
+
+    @torch.no_grad()
+    def clip(self) -> None:
+        """Keep latent weights of one bit where a gradient reaches them: within -1 and +1."""
+        if self.quantiser.method == "sign":
+            self.weight.clamp_(-1, 1)
+
+
+class QuantConv2d(_Product, nn.Conv2d):
+    """Convolution whose weights go through a :class:`~brambling.quant.quantiser.Quantiser`.
+
+    The arguments are those of ``torch.nn.Conv2d``; padding is with zeros.
+
+    Members
+    -------
+    quantiser
+        Of the weights, ``(outputs, inputs, rows, columns)``; its channels are the outputs.
+    bias_step
+        Real value of the bias's code 1, a buffer: the scale of the weights times that of the
+        input, which the model sets; 0 while the bias is not rounded.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        quantiser: Quantiser,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = False,
+    ) -> None:
+        nn.Conv2d.__init__(self, in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+        self._prepare(quantiser)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.quantiser(self.weight), self.rounded_bias())
+
+
+class QuantLinear(_Product, nn.Linear):
+    """Matrix-vector product whose weights go through a quantiser; see :class:`QuantConv2d`."""
+
+    def __init__(
+        self, in_features: int, out_features: int, *, quantiser: Quantiser, bias: bool = False
+    ) -> None:
+        nn.Linear.__init__(self, in_features, out_features, bias=bias)
+        self._prepare(quantiser)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input, self.quantiser(self.weight), self.rounded_bias())
+
+
+class QuantActivation(nn.Module):
+    """Quantised activations, behind a ReLU where ``relu``; any shape.
+
+    An unsigned quantiser is its own ReLU: it clips at 0 and stops the gradient there.
+    """
+
+    def __init__(self, quantiser: Quantiser, relu: bool = False) -> None:
+        super().__init__()
+        self.quantiser, self.relu = quantiser, relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.relu and self.quantiser.signed:
+            x = functional.relu(x)
+        return self.quantiser(x)
+
+    def extra_repr(self) -> str:
+        return f"relu={self.relu}"
 
 
 class Teacher(nn.Sequential):

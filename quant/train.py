@@ -17,16 +17,13 @@ to 4 and strengths of 0.5 and 1 differed by less than 0.5 points. LFC's were set
 The zoo's files come from training on all 60,000; the test images are used once, after the last
 epoch, to measure and to check the export.
 
-Every random number comes from the seed, its purpose and its index, so a resumed training goes on
-bit for bit: there is no generator whose state could be lost. Equal bits on another processor or
-version of PyTorch cannot be promised: sums round differently there.
+Randomness is that of :mod:`brambling.quant.seeds`.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import cos, pi
 from pathlib import Path
 from typing import Any
@@ -35,23 +32,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional
 
-from brambling.errors import ConfigError, FileProblem
-from brambling.files import write_atomically
 from brambling.network import Network
+from brambling.quant.augment import CHUNK, distort, grey
+from brambling.quant.checkpoint import VERSION, read, save_training, write
 from brambling.quant.data import Mnist
 from brambling.quant.export import check_export, evaluate, export
 from brambling.quant.layers import INK, BipolarLinear, BipolarMLP, Teacher
+from brambling.quant.seeds import generator, reproducible
+from brambling.quant.task import Task, bars, resumable
 
 __all__ = ["RECIPES", "Recipe", "train"]
 
-VERSION = "1"
-CHUNK = 250  #: Images that are distorted or labelled at a time; larger ones leave the cache.
 SHOWN = 5000  #: Last training images, whose accuracy the progress shows.
 NORMALISATION = (
     "28x28 grey pixels, uint8, row by row, 0 = background, 255 = ink; no scaling: "
@@ -102,41 +97,7 @@ RECIPES = {
 }
 
 
-def generator(seed: int, purpose: str, index: int) -> torch.Generator:
-    """Source of random numbers that depends on nothing but the arguments."""
-    digest = hashlib.sha256(f"{seed} {purpose} {index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-
-
 # Images -------------------------------------------------------------------------------------------
-
-
-def grey(images: NDArray[np.uint8]) -> Tensor:
-    """Pixels as floats of 0 to 1, ``(n, 1, 28, 28)``."""
-    return torch.from_numpy(images.astype(np.float32) / 255).unsqueeze(1)
-
-
-def distort(images: Tensor, strength: float, source: torch.Generator) -> Tensor:
-    """Randomly distorted copies of grey images, float ``(n, 1, 28, 28)``, same shape.
-
-    At full strength: up to 0.3 radians and as much shear, 20 % of size, 2.5 pixels of shift, and
-    an elastic field of 6 x 6 normal vectors of 1.3 pixels.
-    """
-    n = len(images)
-    share = strength * torch.rand(n, generator=source)
-
-    def spread(limit: float) -> Tensor:
-        return share * limit * (2 * torch.rand(n, generator=source) - 1)
-
-    angle, shear = spread(0.3), spread(0.3)
-    wide, high = 1 + spread(0.2), 1 + spread(0.2)
-    cosine, sine = angle.cos(), angle.sin()
-    rows = [wide * cosine, shear - sine, spread(0.18), sine, high * cosine, spread(0.18)]
-    affine = torch.stack(rows, dim=1).view(n, 2, 3)
-    grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
-    coarse = torch.randn(n, 2, 6, 6, generator=source) * (0.09 * share).view(n, 1, 1, 1)
-    field = functional.interpolate(coarse, images.shape[2:], mode="bicubic", align_corners=True)
-    return functional.grid_sample(images, grid + field.permute(0, 2, 3, 1), align_corners=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,51 +164,16 @@ def teach_teacher(
 # Student ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
-    """All that the course of a training depends on."""
-
-    name: str
-    recipe: Recipe
-    seed: int
-    images: NDArray[np.uint8]  #: ``(n, 28, 28)``
-    labels: NDArray[np.uint8]  #: ``(n,)``
-
-    @classmethod
-    def of(cls, name: str, seed: int, epochs: int | None, mnist: Mnist, hold_out: int) -> "Task":
-        """Task of the recipe of that name; see :func:`train` for the rest."""
-        if name not in RECIPES:
-            raise ConfigError(f"recipe must be one of {', '.join(RECIPES)}, not {name!r}")
-        recipe = RECIPES[name] if epochs is None else replace(RECIPES[name], epochs=epochs)
-        if recipe.epochs < 1:
-            raise ConfigError(f"epochs must be at least 1, not {epochs}")
-        count = len(mnist.train_labels)
-        if not 0 <= hold_out < count:
-            raise ConfigError(f"hold_out must be 0 to {count - 1}, not {hold_out}")
-        learnt = slice(count - hold_out)
-        return cls(name, recipe, seed, mnist.train_images[learnt], mnist.train_labels[learnt])
-
-    @property
-    def truth(self) -> Tensor:
-        return torch.from_numpy(self.labels.astype(np.int64))
-
-    def describe(self) -> dict[str, Any]:
-        """Return what a checkpoint and the training that goes on from it must have in common."""
-        digest = hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
-        recipe = asdict(self.recipe) | {"widths": list(self.recipe.widths)}
-        return {"name": self.name, "seed": self.seed, "recipe": recipe, "data": digest}
-
-    @property
-    def teacher_key(self) -> str:
-        """Name of the teacher's file: the recipes share one."""
-        parts = [VERSION, self.seed, self.recipe.teacher_epochs, self.describe()["data"]]
-        return "mnist-teacher-" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+def teacher_key(task: Task[Recipe]) -> str:
+    """Name of the teacher's file: the recipes share one."""
+    parts = [VERSION, task.seed, task.recipe.teacher_epochs, task.describe()["data"]]
+    return "mnist-teacher-" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 class Lessons:
     """Distorted sets of a task, each made when it is first needed."""
 
-    def __init__(self, task: Task, teacher: Teacher) -> None:
+    def __init__(self, task: Task[Recipe], teacher: Teacher) -> None:
         self._task, self._teacher = task, teacher
         self._made: dict[int, Lesson] = {}
 
@@ -264,12 +190,16 @@ class Lessons:
 class Student:
     """The network in training and its optimiser, between two epochs."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task[Recipe]) -> None:
         self.task = task
         self.epoch = 0  #: Epochs done.
         torch.manual_seed(generator(task.seed, "student", 0).initial_seed())
         self.model = BipolarMLP(task.recipe.widths, torch.bfloat16)
         self.optimiser = torch.optim.Adam(self.model.parameters(), fused=True)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a training that goes on from a checkpoint must have in common with it."""
+        return self.task.describe()
 
     def learn(self, lesson: Lesson) -> float:
         """Go through the images once; mean loss."""
@@ -290,27 +220,6 @@ class Student:
             total += loss.item() * len(rows)
         self.epoch += 1
         return total / len(truth)
-
-    def save(self, path: Path) -> None:
-        """Write every tensor that the next epoch depends on."""
-        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
-        for index, values in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{key}": value for key, value in values.items()}
-        write(path, tensors, self.task.describe() | {"epoch": self.epoch})
-
-    def restore(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
-        """Go back to what :meth:`save` wrote after that many epochs."""
-        self.epoch = epoch
-        self.model.load_state_dict(below(tensors, "model."))
-        state = self.optimiser.state_dict()
-        count = len(state["param_groups"][0]["params"])
-        state["state"] = {i: below(tensors, f"optimiser.{i}.") for i in range(count)}
-        self.optimiser.load_state_dict(state)
-
-
-def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Tensors whose name begins with ``prefix``, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def distillation(logits: Tensor, teacher: Tensor, truth: Tensor, recipe: Recipe) -> Tensor:
@@ -339,40 +248,6 @@ def accuracy(model: BipolarMLP, images: NDArray[np.uint8], labels: NDArray[np.ui
     """Share of images that the float model tells, 0 to 1."""
     pixels = torch.tensor(images.reshape(len(images), -1))
     return float((model.eval()(pixels).argmax(dim=1).numpy() == labels).mean())
-
-
-# Checkpoints --------------------------------------------------------------------------------------
-
-
-def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors, and facts as JSON in the file's header; whole or not at all."""
-    whole = {key: value.contiguous() for key, value in tensors.items()}
-    text = json.dumps(facts, sort_keys=True)
-    write_atomically(path, save(whole, {"training": VERSION, "facts": text}))
-
-
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`write` wrote."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts, names = json.loads((file.metadata() or {})["facts"]), file.keys()
-            return {name: file.get_tensor(name) for name in names}, facts
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise FileProblem(f"{path}: not a whole checkpoint ({error}); delete it") from None
-
-
-def go_back(student: Student, path: Path) -> None:
-    """Set the student to the checkpoint at ``path``, which must be of the same training."""
-    if not path.is_file():
-        raise FileProblem(f"{path}: no such checkpoint to resume from; start without --resume")
-    tensors, facts = read(path)
-    epoch, task = facts.pop("epoch", 0), student.task.describe()
-    for key, value in task.items():
-        if facts.get(key) != value:
-            raise ConfigError(
-                f"{path}: was made with another {key}; use the same, or delete it and start again"
-            )
-    student.restore(tensors, epoch)
 
 
 # The verb -----------------------------------------------------------------------------------------
@@ -409,53 +284,22 @@ def train(
         Values at every edge of an integer network.
     """
     mnist = Mnist.read(data)
-    task = Task.of(recipe, seed, epochs, mnist, hold_out)
+    task = Task.of(recipe, RECIPES, mnist, seed=seed, epochs=epochs, hold_out=hold_out)
     checkpoint = out.with_suffix(".checkpoint.safetensors")
-    with reproducible(), bars(console or Console(stderr=True)) as progress:
+    with reproducible(), bars(console) as progress:
         student = Student(task)
-        if resume:
-            go_back(student, checkpoint)
-        elif checkpoint.exists():
-            raise FileProblem(
-                f"{checkpoint}: an interrupted training left this; add --resume, or delete it"
-            )
-        student.save(checkpoint)  # finds now, not after an hour, that it cannot be written
-        try:
+        with resumable(student, task.recipe.epochs, checkpoint, resume, progress.console):
             lessons = Lessons(task, find_teacher(task, out.parent, progress))
             learn(student, lessons, mnist, checkpoint, progress)
-        except KeyboardInterrupt:
-            progress.console.print(
-                f"interrupted in epoch {student.epoch + 1} of {task.recipe.epochs}; the same "
-                f"command with --resume goes on from its beginning: {checkpoint}"
-            )
-            raise
         network = finish(student, lessons, mnist, golden)
     network.save(out)
     checkpoint.unlink(missing_ok=True)
     return network
 
 
-@contextmanager
-def reproducible() -> Iterator[None]:
-    """Sum in one order whatever the number of cores, and leave PyTorch as it was."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def bars(console: Console) -> Progress:
-    """Progress bars with a column of free text."""
-    columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, TextColumn("{task.fields[text]}"), console=console)
-
-
-def find_teacher(task: Task, folder: Path, progress: Progress) -> Teacher:
+def find_teacher(task: Task[Recipe], folder: Path, progress: Progress) -> Teacher:
     """Read the teacher of this task from ``folder``, or train it and leave it there."""
-    path, teacher = folder / f"{task.teacher_key}.safetensors", new_teacher(task.seed)
+    path, teacher = folder / f"{teacher_key(task)}.safetensors", new_teacher(task.seed)
     if path.is_file():
         teacher.load_state_dict(read(path)[0])
         return teacher.eval()
@@ -478,7 +322,7 @@ def learn(
     bar = progress.add_task(task.name, total=recipe.epochs, completed=student.epoch, text="")
     while student.epoch < recipe.epochs:
         loss = student.learn(lessons[student.epoch])
-        student.save(checkpoint)
+        save_training(student, checkpoint)
         share = accuracy(student.model, mnist.train_images[last], mnist.train_labels[last])
         progress.update(bar, advance=1, text=f"loss {loss:.3f}, {share:.2%} of {kind} images")
 

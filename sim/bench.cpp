@@ -14,7 +14,7 @@
 //     TAPS(X)              X(payload, valid, bits), any number of them
 //
 // Both files are little-endian 64-bit words, then bytes. JOB: magic, number of beats, outputs, limit,
-// length of offer, length of accept, then offer, accept and the beats, a byte for a flag and whole
+// until, length of offer, length of accept, then offer, accept and the beats, a byte for a flag and whole
 // bytes for a beat. TRACE: for the input, each tap and the output the number of beats, the cycle of
 // each, and their payloads (not for the input: they are the job's). Rules: see brambling.sim.job.
 //
@@ -253,7 +253,7 @@ void encode(std::uint64_t value, std::uint8_t* bytes) {
 
 struct Job {
   std::vector<std::uint8_t> bytes;
-  std::uint64_t beats, outputs, limit, offers, accepts;
+  std::uint64_t beats, outputs, limit, until, offers, accepts;
   const std::uint8_t *offer, *accept, *payloads;
 
   Job(const char* path, std::size_t beat_bytes) {
@@ -263,13 +263,14 @@ struct Job {
     for (std::size_t n; (n = std::fread(block, 1, sizeof block, file)) > 0;)
       bytes.insert(bytes.end(), block, block + n);
     std::fclose(file);
-    constexpr std::size_t HEAD = 48;
+    constexpr std::size_t HEAD = 56;
     if (bytes.size() < HEAD || decode(&bytes[0]) != MAGIC) fail("not a job:", path);
     beats = decode(&bytes[8]);
     outputs = decode(&bytes[16]);
     limit = decode(&bytes[24]);
-    offers = decode(&bytes[32]);
-    accepts = decode(&bytes[40]);
+    until = decode(&bytes[32]);
+    offers = decode(&bytes[40]);
+    accepts = decode(&bytes[48]);
     if (bytes.size() != HEAD + offers + accepts + beats * beat_bytes) fail("not whole:", path);
     offer = bytes.data() + HEAD;
     accept = offer + offers;
@@ -359,9 +360,10 @@ bool play(Simulation& simulation, const Job& job, std::vector<Seen>& seen) {
 #define RECEIVE(payload, valid, port, bits)      \
   if (ready && flag(top.valid)) {                \
     output.add<bits>(cycle, top.payload);        \
-    if (++got == job.outputs) return true;       \
+    ++got;                                       \
   }
     OUTPUT(RECEIVE)
+    if (got >= job.outputs && cycle >= job.until) return true;
     simulation.edge();
     if (cycle % 1024 == 1023) progress.tell(got);
   }

@@ -99,7 +99,7 @@ def scenario_files(
                 f"{n}/beats": job.beats,
                 f"{n}/offer": job.offer,
                 f"{n}/accept": job.accept,
-                f"{n}/numbers": np.array([job.outputs, job.limit, played.reset_at]),
+                f"{n}/numbers": np.array([job.outputs, job.limit, job.until, played.reset_at]),
             }
             for edge, expected in played.expected.items():
                 arrays[f"{n}/{edge}/payloads"] = expected.payloads

@@ -283,9 +283,9 @@ def _header(
 
 
 def _write_job(path: Path, job: Job) -> None:
-    sizes = (len(job.beats), job.outputs, job.limit, len(job.offer), len(job.accept))
+    numbers = (len(job.beats), job.outputs, job.limit, job.until, len(job.offer), len(job.accept))
     with path.open("wb") as file:
-        file.write(struct.pack("<6Q", MAGIC, *sizes))
+        file.write(struct.pack("<7Q", MAGIC, *numbers))
         for array in (job.offer, job.accept, job.beats):
             file.write(array.tobytes())
 

@@ -1,27 +1,43 @@
 """The cycle model: at which clock edge every beat leaves every engine.
 
 Computed from the specs alone, without the hardware; the RTL must agree at every beat, in every
-simulator, whatever the stalls at either end. A beat moves when it is offered and its taker is
-ready, so each time is a maximum over earlier times plus constants: the model evaluates these
-recurrences beat by beat (a max-plus system; Baccelli et al., "Synchronization and Linearity",
-1992), and where a run without stalls has become periodic, continues it by addition.
+simulator, whatever the stalls at either end. The components are :mod:`brambling.sim.processes`;
+where a run without stalls has become periodic, it is continued by addition.
 
 Cycle 0 is the first clock edge at which reset is low. A beat's cycle is the edge at which valid
 and ready are both high.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brambling.errors import BramblingError
 from brambling.hw.accelerator import Edge, Node, edges
+from brambling.hw.fork import ForkSpec
+from brambling.hw.gate import GateSpec
+from brambling.hw.join import AddSpec, ConcatSpec
+from brambling.hw.node import Port
 from brambling.hw.queue import FifoSpec
+from brambling.hw.slice import SliceSpec
 from brambling.hw.width import WidthAdapterSpec
-from brambling.timing import Timing
+from brambling.hw.window import WindowFeedSpec
+from brambling.sim.processes import (
+    AdapterProcess,
+    EngineProcess,
+    FifoProcess,
+    Process,
+    Sink,
+    Source,
+    Wire,
+    next_allowed,
+)
+from brambling.sim.structure import AddProcess, ConcatProcess, ForkProcess, SliceProcess
+from brambling.sim.window import WindowProcess
 
 __all__ = ["Deadlock", "Schedule", "schedule"]
 
@@ -30,252 +46,6 @@ ALWAYS = np.ones(1, bool)
 
 class Deadlock(BramblingError):
     """The beats stop moving before the work is done."""
-
-
-@dataclass(slots=True)
-class Wire:
-    """The beats of one stream: from when each is offered, from when taken, and when it moves."""
-
-    offers: list[int] = field(default_factory=list)
-    readies: list[int] = field(default_factory=list)
-    times: list[int] = field(default_factory=list)
-
-    def settle(self) -> None:
-        """Move every beat that is known to be both offered and wanted."""
-        times, offers, readies = self.times, self.offers, self.readies
-        for n in range(len(times), min(len(offers), len(readies))):
-            times.append(max(offers[n], readies[n]))
-
-    def offer(self, time: int) -> None:
-        self.offers.append(time)
-        self.settle()
-
-    def want(self, time: int) -> None:
-        self.readies.append(time)
-        self.settle()
-
-
-class Process(Protocol):
-    """A component of the model."""
-
-    def step(self) -> bool:
-        """Go on as far as the times known so far allow; say whether that was any further."""
-        ...
-
-
-def next_allowed(pattern: NDArray[np.bool_]) -> Callable[[int], int]:
-    """Return the function from a cycle to the first cycle, not before it, that is allowed."""
-    if pattern.all():
-        return lambda cycle: cycle
-    period = len(pattern)
-    allowed = np.flatnonzero(pattern)
-    index = np.searchsorted(allowed, np.arange(period))
-    wrapped = np.append(allowed, allowed[0] + period)
-    gaps = (wrapped[index] - np.arange(period)).tolist()
-    return lambda cycle: cycle + gaps[cycle % period]
-
-
-@dataclass(slots=True)
-class Source:
-    """Offers ``count`` beats, beginning to offer one only in allowed cycles."""
-
-    o: Wire
-    count: int
-    allowed: Callable[[int], int]
-
-    def step(self) -> bool:
-        times = self.o.times
-        before = n = len(self.o.offers)
-        while n < self.count and len(times) >= n:
-            self.o.offer(self.allowed(times[n - 1] + 1 if n else 0))
-            n += 1
-        return n > before
-
-
-@dataclass(slots=True)
-class Sink:
-    """Takes beats in allowed cycles."""
-
-    i: Wire
-    allowed: Callable[[int], int]
-
-    def step(self) -> bool:
-        before = len(self.i.readies)
-        for offer in self.i.offers[before:]:
-            self.i.want(self.allowed(offer))
-        return len(self.i.readies) > before
-
-
-@dataclass(slots=True)
-class FifoProcess:
-    """A buffered FIFO: a memory, and a register at its output that is refilled as it empties.
-
-    ``capacity`` is the memory's; ``None`` where the writer makes sure of room by itself, and calls
-    :meth:`write`.
-    """
-
-    o: Wire
-    i: Wire | None = None
-    capacity: int | None = None
-    writes: list[int] = field(default_factory=list)
-    reads: list[int] = field(default_factory=list)  # Memory to output register.
-
-    def write(self, time: int) -> None:
-        self.writes.append(time)
-
-    def step(self) -> bool:
-        before = len(self.writes) + len(self.reads)
-        while self._take() | self._give():
-            pass
-        return len(self.writes) + len(self.reads) > before
-
-    def _take(self) -> bool:
-        if self.i is None or self.capacity is None:
-            return False
-        wire, n = self.i, len(self.writes)
-        if len(wire.readies) == n:
-            ready = wire.times[n - 1] + 1 if n else 0
-            if n >= self.capacity:
-                if len(self.reads) <= n - self.capacity:
-                    return False
-                ready = max(ready, self.reads[n - self.capacity] + 1)
-            wire.want(ready)
-        if len(wire.times) <= n:
-            return False
-        self.writes.append(wire.times[n])
-        return True
-
-    def _give(self) -> bool:
-        moved = False
-        times = self.o.times
-        while (n := len(self.reads)) < len(self.writes) and len(times) >= n:
-            read = self.writes[n] + 1
-            if n:
-                read = max(read, times[n - 1])
-            self.reads.append(read)
-            self.o.offer(read + 1)
-            moved = True
-        return moved
-
-
-@dataclass(slots=True)
-class EngineProcess:
-    """Anything that keeps a :class:`Timing` and ends in a queue."""
-
-    i: Wire
-    o: Wire
-    timing: Timing
-    depth: int
-    queue: FifoProcess = field(init=False)
-    taken: int = 0  # Input beats so far.
-    made: int = 0  # Results begun so far.
-    beat: int = 0  # Input beats of this vector so far.
-    fold: int = 0
-    slot: int = -1  # Cycle of the last slot.
-
-    def __post_init__(self) -> None:
-        self.queue = FifoProcess(self.o)
-
-    @property
-    def results(self) -> list[int]:
-        """Cycles in which results are written into the queue."""
-        return self.queue.writes
-
-    def step(self) -> bool:
-        moved = False
-        while self.queue.step() | (self._fresh() if self.fold == 0 else self._replay()):
-            moved = True
-        return moved
-
-    def _room(self) -> int | None:
-        """First cycle with room for another result; ``None`` where that is not known yet."""
-        if self.made < self.depth:
-            return 0
-        taken = self.o.times
-        index = self.made - self.depth
-        return taken[index] + Timing.CREDIT if len(taken) > index else None
-
-    def _fresh(self) -> bool:
-        wire, beats = self.i, self.timing.beats
-        n = self.taken
-        if len(wire.readies) == n:
-            ready = self.slot + 1
-            if self.beat == beats - 1:
-                room = self._room()
-                if room is None:
-                    return False
-                ready = max(ready, room)
-            wire.want(ready)
-        if len(wire.times) == n:
-            return False
-        self.slot = wire.times[n]
-        self.taken += 1
-        self.beat += 1
-        if self.beat == beats:
-            self._complete()
-        return True
-
-    def _replay(self) -> bool:
-        room = self._room()
-        if room is None:
-            return False
-        self.slot = max(self.slot + self.timing.beats, room)
-        self._complete()
-        return True
-
-    def _complete(self) -> None:
-        self.queue.write(self.slot + self.timing.latency)
-        self.made += 1
-        self.fold = (self.fold + 1) % self.timing.folds
-        self.beat = 0
-
-
-class AdapterProcess:
-    """A width adapter; see :class:`brambling.hw.width.WidthAdapter`."""
-
-    def __init__(self, i: Wire, o: Wire, spec: WidthAdapterSpec) -> None:
-        self.i = i
-        self.o = o
-        self.inputs, self.outputs = spec.i.groups, spec.o.groups
-        # Output beats of the pixel before which an input beat finds no place: none for the first,
-        # which waits for the whole pixel before.
-        surplus = [(n + 1) * spec.taken - spec.capacity for n in range(spec.i.groups)]
-        self.given = [0, *(max(0, -(-units // spec.given)) for units in surplus[1:])]
-        # Input beat that completes an output beat.
-        units = [min((n + 1) * spec.given, spec.units) for n in range(spec.o.groups)]
-        self.needed = [-(-n // spec.taken) - 1 for n in units]
-
-    def step(self) -> bool:
-        moved = False
-        while self._take() | self._give():
-            moved = True
-        return moved
-
-    def _take(self) -> bool:
-        wire, given = self.i, self.o.times
-        n = len(wire.readies)
-        if len(wire.times) < n:
-            return False
-        pixel, beat = divmod(n, self.inputs)
-        before = pixel * self.outputs + self.given[beat]
-        if len(given) < before:
-            return False
-        ready = wire.times[n - 1] + 1 if n else 0
-        wire.want(max(ready, given[before - 1]) if before else ready)
-        return True
-
-    def _give(self) -> bool:
-        wire, taken = self.o, self.i.times
-        n = len(wire.offers)
-        if len(wire.times) < n:
-            return False
-        pixel, beat = divmod(n, self.outputs)
-        needed = pixel * self.inputs + self.needed[beat]
-        if len(taken) <= needed:
-            return False
-        offer = taken[needed] + 1
-        wire.offer(max(offer, wire.times[n - 1] + 1) if n else offer)
-        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,6 +58,11 @@ class Schedule:
     def of_frames(self, edge: str) -> NDArray[np.int64]:
         """Return the cycles of ``edge`` by frame, ``(frames, beats)``."""
         return self.cycles[edge].reshape(self.frames, -1)
+
+    @property
+    def end(self) -> int:
+        """Cycle of the last beat of all."""
+        return max(int(cycles.max()) for cycles in self.cycles.values())
 
     @property
     def latency(self) -> int:
@@ -307,51 +82,88 @@ class Schedule:
         return self.of_frames(list(self.cycles)[-1])
 
 
+def process_of(spec: Any, inputs: list[Wire], outputs: list[Wire]) -> Process:
+    """Return the process of a component."""
+    i, o = inputs[0], outputs[0]
+    match spec:
+        case WidthAdapterSpec():
+            return AdapterProcess(i, o, spec)
+        case FifoSpec():
+            return FifoProcess(o, i, spec.depth - 1)
+        case ForkSpec():
+            return ForkProcess(i, outputs)
+        case AddSpec():
+            return AddProcess(inputs, o, spec.timing.latency, spec.depth)
+        case ConcatSpec():
+            return ConcatProcess(inputs, o, spec)
+        case SliceSpec():
+            return SliceProcess(i, o, spec)
+    feed = getattr(spec, "feed", None)
+    if isinstance(feed, WindowFeedSpec):
+        return WindowProcess(i, o, feed, spec.timing.latency, spec.depth)
+    return EngineProcess(i, o, spec.timing, spec.depth)
+
+
 class Model:
-    """The processes of a row of components, wired up."""
+    """The processes of an accelerator, wired up."""
 
     def __init__(
         self,
         nodes: tuple[Node, ...],
-        beats: int,
-        offer: NDArray[np.bool_],
-        accept: NDArray[np.bool_],
+        offer: NDArray[np.bool_] = ALWAYS,
+        accept: NDArray[np.bool_] = ALWAYS,
     ) -> None:
-        wire = Wire()
-        self.wires = {"source": wire}
-        self.engines: dict[str, EngineProcess] = {}
-        self.processes: list[Process] = [Source(wire, beats, next_allowed(offer))]
+        source = Wire()
+        self.wires: dict[Port, Wire] = {}
+        self.feed = Source(source, 0, next_allowed(offer))
+        self.processes: list[Process] = [self.feed]
+        self.engines: dict[str, Process] = {}
         for node in nodes:
-            upstream, wire = wire, Wire()
-            self.wires[node.name] = wire
-            match node.spec:
-                case WidthAdapterSpec() as spec:
-                    self.processes.append(AdapterProcess(upstream, wire, spec))
-                case FifoSpec() as spec:
-                    self.processes.append(FifoProcess(wire, upstream, spec.depth - 1))
-                case spec:
-                    engine = EngineProcess(upstream, wire, spec.timing, spec.depth)
-                    self.engines[node.name] = engine
-                    self.processes.append(engine)
-        self.output = wire
-        self.processes.append(Sink(wire, next_allowed(accept)))
+            inputs = [self.wires[port] for port in node.sources] or [source]
+            ports = [Port(node.name)]
+            if isinstance(node.spec, ForkSpec):
+                ports = [Port(node.name, n) for n in range(node.spec.count)]
+            if isinstance(node.spec, GateSpec):  # Combinational, and every frame is whole.
+                self.wires[ports[0]] = inputs[0]
+                continue
+            outputs = [Wire() for _ in ports]
+            self.wires |= zip(ports, outputs, strict=True)
+            process = process_of(node.spec, inputs, outputs)
+            self.engines[node.name] = process
+            self.processes.append(process)
+        self.source = source
+        self.output = self.wires[Port(nodes[-1].name)]
+        self.processes.append(Sink(self.output, next_allowed(accept)))
 
-    def run(self, outputs: int) -> None:
-        """Go on until ``outputs`` beats have left; :class:`Deadlock` where they never do."""
-        while len(self.output.times) < outputs:
-            moved = [process.step() for process in self.processes]
-            if not any(moved):
-                raise Deadlock(
-                    f"the accelerator stops after {len(self.output.times)} of {outputs} "
-                    f"output beats, with {len(self.wires['source'].times)} input beats taken"
-                )
+    def run(self, beats: int, outputs: int) -> None:
+        """Go on until ``beats`` have come and nothing moves any more.
+
+        :class:`Deadlock` where fewer than ``outputs`` beats have left by then.
+        """
+        self.feed.count = beats
+        while sum(process.step() for process in self.processes):
+            pass
+        if len(self.output.times) < outputs:
+            raise Deadlock(
+                f"the accelerator stops after {len(self.output.times)} of {outputs} output "
+                f"beats, with {len(self.source.times)} input beats taken"
+            )
+
+    def periodic(self, frames: int, horizon: int) -> bool:
+        """Whether the last ``horizon`` of ``frames`` repeat at one distance, on every wire."""
+        distances = set()
+        for wire in (self.source, *self.wires.values()):
+            rows = np.array(wire.times, np.int64).reshape(frames, -1)[-horizon - 1 :]
+            distances |= set(np.unique(np.diff(rows, axis=0)).tolist())
+        return len(distances) == 1
 
     def cycles(self, edge: Edge) -> list[int]:
-        if edge.name == "input":
-            return self.wires["source"].times
+        """Cycles of the beats that were seen on an edge."""
         if edge.port == "o":
-            return self.wires[edge.node].times
-        return self.engines[edge.node].results
+            return self.wires[Port(edge.node)].times
+        process = self.engines[edge.node]
+        assert isinstance(process, EngineProcess | WindowProcess)
+        return process.results
 
 
 def schedule(
@@ -371,52 +183,32 @@ def schedule(
         By cycle, repeating: whether the source may begin to offer a beat, and whether the sink
         takes one.
     """
-    seen = edges(nodes)
-    steady = bool(offer.all() and accept.all())
-    # Nothing looks back further than the beats that the row can hold, which are a few frames.
-    run = frames
+    model = Model(nodes, offer, accept)
+    i, o = nodes[0].spec.i.count, nodes[-1].spec.o.count
     horizon = _horizon(nodes)
-    if steady and frames > 3 * horizon:
-        run = 3 * horizon
-    times = _simulate(nodes, seen, run, offer, accept)
-    if run < frames and not _periodic(times, run, horizon):
-        times, run = _simulate(nodes, seen, frames, offer, accept), frames
-    return Schedule({name: _extend(rows, frames) for name, rows in times.items()}, frames)
+    run = frames
+    if offer.all() and accept.all():
+        run = min(frames, 2 * horizon + 1)
+    model.run(run * i, run * o)
+    while run < frames and not model.periodic(run, horizon):
+        run = min(frames, 2 * run)
+        model.run(run * i, run * o)
+    cycles = {
+        edge.name: _extend(np.array(model.cycles(edge), np.int64).reshape(run, -1), frames)
+        for edge in edges(nodes)
+    }
+    return Schedule(cycles, frames)
 
 
 def _horizon(nodes: tuple[Node, ...]) -> int:
-    """Frames that the row can hold at a time, and one more."""
-    held = 0
+    """Frames that the time of a beat can depend on: no component looks back further."""
+    held = 0.0
     for node in nodes:
-        held += 2
-        if isinstance(node.spec, FifoSpec):
-            held += -(-node.spec.depth // node.spec.i.count)
-        elif not isinstance(node.spec, WidthAdapterSpec):
-            held += -(-node.spec.depth // node.spec.o.count)
-    return held + 1
-
-
-def _simulate(
-    nodes: tuple[Node, ...],
-    seen: tuple[Edge, ...],
-    frames: int,
-    offer: NDArray[np.bool_],
-    accept: NDArray[np.bool_],
-) -> dict[str, NDArray[np.int64]]:
-    model = Model(nodes, frames * nodes[0].spec.i.count, offer, accept)
-    model.run(frames * nodes[-1].spec.o.count)
-    return {
-        edge.name: np.array(model.cycles(edge), np.int64)[: frames * edge.beats.count].reshape(
-            frames, -1
-        )
-        for edge in seen
-    }
-
-
-def _periodic(times: dict[str, NDArray[np.int64]], frames: int, horizon: int) -> bool:
-    """Whether the last ``horizon`` frames of every edge repeat at one and the same distance."""
-    steps = [np.diff(rows[frames - horizon - 1 :], axis=0) for rows in times.values()]
-    return len({int(value) for step in steps for value in np.unique(step)}) == 1
+        spec = node.spec
+        held = max(held, getattr(spec, "depth", 0) / spec.o.count)
+        if isinstance(feed := getattr(spec, "feed", None), WindowFeedSpec):
+            held = max(held, (feed.lines + 1) / feed.i.rows)
+    return ceil(held) + 2
 
 
 def _extend(rows: NDArray[np.int64], frames: int) -> NDArray[np.int64]:

@@ -84,6 +84,8 @@ class Job:
         Stop behind the cycle in which this many output beats have been seen.
     limit
         Give up after this many cycles, with :class:`OutOfCycles`.
+    until
+        Do not stop before this cycle: engines may still work on what no result depends on.
     offer
         In cycle t a new beat may be offered if ``offer[t % len(offer)]``.
     accept
@@ -93,6 +95,7 @@ class Job:
     beats: NDArray[np.uint8]
     outputs: int
     limit: int
+    until: int = 0
     offer: NDArray[np.bool_] = field(default_factory=lambda: pattern("none", length=1))
     accept: NDArray[np.bool_] = field(default_factory=lambda: pattern("none", length=1))
 

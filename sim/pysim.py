@@ -97,7 +97,7 @@ class _Play:
             if fires[0]:
                 held = None
             self.got += fires[-1]
-            if self.got == job.outputs:
+            if self.got >= job.outputs and now >= job.until:
                 return
             if self.progress and time.monotonic() - told > 0.2:
                 told = time.monotonic()

@@ -5,9 +5,25 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from brambling.network import ArgMax, Dense, Layer, Network, Tensor, Thresholds
+from brambling.network import (
+    Add,
+    ArgMax,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    Layer,
+    Network,
+    Pool,
+    Requantise,
+    Slice,
+    Table,
+    Tensor,
+    Thresholds,
+    Upsample,
+)
 from brambling.plan import Plan, Stage, steps
-from brambling.quant.formats import Bipolar, Fixed
+from brambling.quant.formats import Bipolar, Fixed, Ternary
 
 
 @pytest.fixture(scope="session")
@@ -59,21 +75,17 @@ def hand_plan():
 
     def make(network, rows=None, **options):
         chain = steps(network)
-        stages = tuple(
-            Stage(
-                layer=step.name,
-                engine=step.engine,
-                **dict(zip(("pe", "simd", "fifo", "queue"), row, strict=False)),
-                **options,
-            )
-            for step, row in zip(chain, rows or [(1, 1)] * len(chain), strict=True)
-        )
+        stages = []
+        for step, row in zip(chain, rows or [(1, 1)] * len(chain), strict=True):
+            fields = dict(zip(("pe", "simd", "fifo", "queue"), row, strict=False))
+            fields["fifo"] = (fields.get("fifo", 0),) * len(step.sources)
+            stages.append(Stage(layer=step.name, engine=step.engine, **fields, **options))
         return Plan(
             network=network.name,
             board="ulx3s-85f",
             goal="hand",
             clock_hz=100_000_000,
-            stages=stages,
+            stages=tuple(stages),
         )
 
     return make
@@ -89,5 +101,203 @@ def random_frames():
         if fmt == Bipolar():
             return rng.choice([-1, 1], (n, *network.input.shape))
         return rng.integers(fmt.min, fmt.max + 1, (n, *network.input.shape)).astype(fmt.dtype)
+
+    return make
+
+
+class Layers:
+    """Adds layers with random parameters one after the other; each returns the name of its edge."""
+
+    def __init__(self, shape, fmt, seed):
+        self.rng = np.random.default_rng(seed)
+        self.input = Tensor(shape, fmt)
+        self.layers: list[Layer] = []
+        self.tensors = {"input": self.input}
+
+    def add(self, make, *sources, **parameters):
+        name = f"{make.__name__.lower()}{len(self.layers) + 1}"
+        if not sources:
+            sources = (self.layers[-1].name if self.layers else "input",)
+        layer = make(name=name, inputs=sources, **parameters)
+        self.tensors[name] = layer.output(*(self.tensors[source] for source in sources))
+        self.layers.append(layer)
+        return name
+
+    @property
+    def last(self):
+        return self.tensors[self.layers[-1].name] if self.layers else self.input
+
+    def codes(self, shape, fmt):
+        if fmt == Bipolar():
+            return self.rng.choice([-1, 1], shape)
+        return self.rng.integers(fmt.min, fmt.max, shape, endpoint=True)
+
+    def conv(self, outputs, kernel, fmt, *sources, groups=1, **options):
+        x = self.tensors[sources[0]] if sources else self.last
+        shape = (outputs, *kernel, x.shape[-1] // groups)
+        weights = self.codes(shape, fmt)
+        return self.add(Conv, *sources, weights=weights, fmt=fmt, groups=groups, **options)
+
+    def dense(self, outputs, fmt):
+        return self.add(Dense, weights=self.codes((outputs, self.last.size), fmt), fmt=fmt)
+
+    def thresholds(self, fmt, *sources, falling=False):
+        x = self.tensors[sources[0]] if sources else self.last
+        channels = x.shape[-1]
+        count = 1 if fmt == Bipolar() else fmt.max - fmt.min
+        reach = max(1, x.fmt.max // 4)
+        levels = np.sort(self.rng.integers(-reach, reach + 1, (channels, count)), axis=1)
+        flips = self.rng.integers(0, 2, channels, bool) & falling
+        return self.add(Thresholds, *sources, levels=levels, falling=flips, fmt=fmt)
+
+    def requantise(self, fmt, *sources, shift=None, **options):
+        x = self.tensors[sources[0]] if sources else self.last
+        shift = max(0, x.fmt.width - fmt.width) if shift is None else shift
+        options = {"multiplier": np.array([1]), "bias": np.array([0])} | options
+        return self.add(Requantise, *sources, fmt=fmt, shift=shift, **options)
+
+    def network(self, name):
+        return Network(name, self.input, tuple(self.layers))
+
+
+U8, U4, S8, S4 = Fixed(8, 0, False), Fixed(4, 2, False), Fixed(8, 4), Fixed(4, 3)
+
+
+def binary_cnn(seed):
+    net = Layers((7, 6, 3), U8, seed)
+    net.conv(5, (3, 3), Bipolar())
+    net.thresholds(Bipolar())
+    net.conv(6, (3, 2), Bipolar(), padding=(1, 1, 0, 1), pad_value=-1)
+    net.thresholds(Bipolar(), falling=True)
+    net.add(Pool, kind="max", kernel=(2, 2))
+    net.dense(9, Bipolar())
+    net.thresholds(Bipolar())
+    net.dense(4, Bipolar())
+    net.add(ArgMax)
+    return net.network("binary_cnn")
+
+
+def fixed_cnn(seed):
+    net = Layers((8, 8, 1), U8, seed)
+    net.conv(4, (5, 5), S8, padding=(2, 2, 2, 2))
+    net.requantise(U4, low=0)
+    net.add(Pool, kind="max", kernel=(2, 2))
+    net.conv(6, (3, 3), S4, stride=(1, 1))
+    net.requantise(U4, multiplier=net.rng.integers(1, 99, 6), bias=net.rng.integers(-99, 99, 6),
+                   shift=12)  # fmt: skip
+    net.add(Flatten)
+    net.dense(10, S4)
+    net.requantise(Fixed(12), bias=net.rng.integers(-50, 50, 10), shift=0)
+    net.add(ArgMax)
+    return net.network("fixed_cnn")
+
+
+def residual(seed):
+    net = Layers((6, 6, 4), U4, seed)
+    net.conv(4, (3, 3), S4, padding=(1, 1, 1, 1))
+    start = net.thresholds(U4)
+    net.conv(4, (3, 3), S4, padding=(1, 1, 1, 1))
+    net.thresholds(U4)
+    net.conv(4, (3, 3), S4, padding=(1, 1, 1, 1))
+    branch = net.requantise(S8)
+    net.add(Add, branch, start)
+    middle = net.requantise(U4, shift=2)
+    net.conv(6, (3, 3), S4, middle, stride=(2, 2), padding=(1, 1, 1, 1))
+    left = net.requantise(S8)
+    net.conv(6, (1, 1), S4, middle, stride=(2, 2))
+    right = net.requantise(S8)
+    net.add(Add, left, right)
+    net.requantise(U4, shift=3)
+    net.add(Pool, kind="sum", kernel=None)
+    net.dense(3, S8)
+    return net.network("residual")
+
+
+def separable(seed):
+    net = Layers((5, 6, 4), S4, seed)
+    net.conv(4, (3, 3), S4, groups=4, padding=(1, 1, 1, 1))
+    net.requantise(U4)
+    net.conv(6, (1, 1), S4)
+    both = net.requantise(Fixed(6, 2), slope=(8, 1), shift=6)
+    a = net.add(Slice, both, start=0, stop=2)
+    b = net.add(Slice, both, start=2, stop=6)
+    a = net.add(Table, a, entries=net.rng.integers(0, 16, 64), fmt=U4)
+    net.add(Concat, a, b)
+    net.add(Upsample, factor=(2, 2))
+    net.conv(2, (3, 3), Ternary(), dilation=(2, 2), stride=(2, 2))
+    return net.network("separable")
+
+
+def bordered(seed):
+    net = Layers((5, 5, 4), Bipolar(), seed)
+    net.conv(6, (3, 3), Bipolar(), padding=(1, 1, 1, 1))
+    net.thresholds(Fixed(2, 0, False))
+    net.conv(4, (3, 3), Bipolar(), stride=(2, 2), padding=(0, 1, 0, 1))
+    return net.network("bordered")
+
+
+def sequence(seed):
+    net = Layers((1, 20, 6), Fixed(3), seed)
+    net.conv(8, (1, 5), S4, groups=2, stride=(1, 2), padding=(0, 0, 2, 2))
+    net.requantise(U4)
+    net.conv(4, (1, 3), Ternary(), dilation=(1, 2))
+    net.add(Pool, kind="average", kernel=(1, 2))
+    net.add(ArgMax) if len(net.last.shape) == 1 else None
+    return net.network("sequence")
+
+
+CNNS = {
+    make.__name__: make
+    for make in (binary_cnn, fixed_cnn, residual, separable, bordered, sequence)
+}
+
+
+@pytest.fixture(scope="session", params=CNNS)
+def small_cnn(request):
+    """Small convolutional networks with random weights that have every kind of layer."""
+    return lambda seed=0: CNNS[request.param](seed)
+
+
+def random_stage(step, rng):
+    """Any legal stage of ``step``: lanes that divide nothing, FIFOs and queues of any depth."""
+
+    def lanes(most, whole):
+        if whole:
+            return int(rng.choice([n for n in range(1, whole + 1) if whole % n == 0]))
+        return int(rng.integers(1, most + 1))
+
+    simd = lanes(step.inputs, step.inputs if step.chunks > 1 else 0)
+    pe = lanes(step.outputs, step.outputs if step.chunks > 1 else 0)
+    if step.engine in {"concat", "slice"}:
+        simd = lanes(0, step.grain)
+    style = str(rng.choice(["dsp", "lut", "planes"] if step.engine == "product" else ["lut", "dsp"]))
+    return Stage(
+        layer=step.name,
+        engine=step.engine,
+        pe=1 if step.engine == "argmax" else pe if step.products else simd,
+        simd=simd,
+        pixels=int(rng.integers(1, min(4, step.positions[1]) + 1)),
+        style=style,
+        weights=str(rng.choice(["lut", "block"])),
+        levels=str(rng.choice(["lut", "block"])),
+        lines=str(rng.choice(["lut", "block"])),
+        fifo=tuple(
+            int(rng.choice([0, 0, 3, 4, 7]) if len(step.sources) == 1 else rng.integers(3, 200))
+            for _ in step.sources
+        ),
+        queue=int(rng.integers(1, 9)),
+    )
+
+
+@pytest.fixture(scope="session")
+def random_plan():
+    """Make any legal plan for a network."""
+
+    def make(network, seed):
+        rng = np.random.default_rng(seed)
+        stages = tuple(random_stage(step, rng) for step in steps(network))
+        return Plan(
+            network=network.name, board="ulx3s-85f", goal="hand", clock_hz=1, stages=stages
+        )
 
     return make

@@ -27,6 +27,7 @@ from brambling.report import show_simulation, show_zoo
 from brambling.sim import golden
 from brambling.sim.progress import progress_bar
 from brambling.simulation import ENGINES, Simulation, simulate
+from brambling.verbs_precision import add_arguments, precision_verb
 
 BOARD = "ulx3s-85f"
 DEMO_FRAMES = 1000
@@ -63,23 +64,27 @@ def plan_of(network: Network, args: argparse.Namespace) -> Plan:
         )
 
 
-def images_of(args: argparse.Namespace) -> tuple[NDArray, NDArray | None]:
-    """Return the images and labels that the arguments name; the zoo's test set where none."""
+def images_of(network: Network, args: argparse.Namespace) -> tuple[NDArray, NDArray | None]:
+    """Return the images and labels that the arguments name; else the package's test images."""
     if args.images is None:
         if args.labels is not None:
             raise ConfigError("--labels belongs to --images: give both, or neither")
-        return zoo.evaluation_set()
+        dataset = zoo.dataset_of(network)
+        if args.data is not None:
+            return zoo.read_test_set(dataset, args.data)
+        return zoo.evaluation_set(dataset)
+    if args.data is not None:
+        raise ConfigError("--data and --images both name images: give one of them")
     images = read_array(args.images)
     return images, None if args.labels is None else read_labels(args.labels)
 
 
 def bench_frames(network: Network, args: argparse.Namespace) -> NDArray | None:
-    """Return frames for a testbench; ``None`` where the zoo's images are not for this network."""
-    images, _ = images_of(args)
+    """Return frames for a testbench; ``None`` where there are no images for this network."""
     try:
-        return golden.frames(network, images)
+        return golden.frames(network, images_of(network, args)[0])
     except ConfigError:
-        if args.images is not None:
+        if args.images is not None or args.data is not None:
             raise
         return None
 
@@ -108,7 +113,7 @@ def best_engine(console: Console) -> str:
 def run_simulation(
     network: Network, made: Plan, args: argparse.Namespace, engine: str, frames: int | None
 ) -> Simulation:
-    images, labels = images_of(args)
+    images, labels = images_of(network, args)
     with progress_bar() as tell:
         return simulate(
             network,
@@ -169,7 +174,7 @@ def verify_verb(args: argparse.Namespace) -> int:
 
     network = api.load(args.model)
     made = plan_of(network, args)
-    images, _ = images_of(args)
+    images, _ = images_of(network, args)
     with progress_bar() as tell:
         result = verify(
             network, made, images, simulator=args.simulator, frames=VERIFY_FRAMES, progress=tell
@@ -252,7 +257,13 @@ def parser() -> argparse.ArgumentParser:
     planned.add_argument("--plan", type=Path, metavar="FILE", help="use this plan instead")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument(
-        "--images", type=Path, metavar="FILE", help=".npy or idx (default: MNIST's test images)"
+        "--images",
+        type=Path,
+        metavar="FILE",
+        help=".npy or idx (default: the package's test images)",
+    )
+    data.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of the data set: use all its test images"
     )
     data.add_argument("--labels", type=Path, metavar="FILE", help="idx; for the accuracy")
     machine = argparse.ArgumentParser(add_help=False)
@@ -287,6 +298,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--epochs", type=int, metavar="E")
     verb.add_argument("-o", "--output", type=Path, metavar="FILE", help="the network")
     verb.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+
+    add_arguments(add("precision", precision_verb, machine))
 
     verb = add("demo", demo_verb, planned, data)
     verb.add_argument("model", nargs="?", default="sfc-w1a1")

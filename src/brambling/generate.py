@@ -27,8 +27,8 @@ BENCH_FRAMES = 3  #: In the testbench that goes along.
 
 FRAMES = (
     "`first` is 1 in the first beat of a frame and 0 in the others. A beat with `first` starts a "
-    "frame whatever came before: a frame that was incomplete is given up, without a result. Beats "
-    "after a whole frame, up to the next `first`, are dropped."
+    "frame whatever came before: a frame that was incomplete is filled up with zeros first, and "
+    "has a result like any other. Beats after a whole frame, up to the next `first`, are dropped."
 )
 
 
@@ -113,12 +113,34 @@ def random_frames(tensor: Tensor) -> NDArray:
 
 def bits(beats: Beats) -> str:
     """Describe the payload of a stream."""
-    width = beats.fmt.width
-    lane = "bit `n`" if width == 1 else f"bits `{width}*n + {width - 1} : {width}*n`"
+    width, pixels = beats.fmt.width, beats.pixels
+    code = "n" if pixels == 1 else f"({pixels}*n + p)"
+    lane = f"lane `n` (0 to {beats.lanes - 1})"
+    if pixels > 1:
+        lane += f" of pixel `p` (0 to {pixels - 1})"
+    at = f"bit `{code}`" if width == 1 else f"bits `{width}*{code} + {width - 1} : {width}*{code}`"
     sign = "two's complement" if beats.fmt.signed else "unsigned"
     kind = "1 is +1, 0 is -1" if str(beats.fmt) == "bipolar" else f"{beats.fmt}, {sign}"
+    return f"{lane} is {at}, {kind}; bit `{beats.width - 1}` is `first`"
+
+
+def frame(beats: Beats, tensor: Tensor) -> str:
+    """Describe in which beats the elements of a frame come."""
+    tail = (
+        f" In the last beat of each, lanes from {beats.tail} carry no meaning."
+        if beats.tail < beats.lanes
+        else ""
+    )
+    channel = f"beat `c / {beats.lanes}`, lane `c % {beats.lanes}`"
+    if beats.rows * beats.columns == 1:
+        return (
+            f"{beats.elements} element(s) ({tensor}) in {beats.count} beat(s); element `c` is in "
+            f"{channel}.{tail}"
+        )
+    group = "pixel" if beats.pixels == 1 else f"group of {beats.pixels} pixels of a row"
     return (
-        f"lane `n` (0 to {beats.lanes - 1}) is {lane}, {kind}; bit `{beats.width - 1}` is `first`"
+        f"{beats.rows} rows of {beats.columns} pixels ({tensor}), row by row, in {beats.count:,} "
+        f"beats, {beats.groups} for each {group}; channel `c` is in its {channel}.{tail}"
     )
 
 
@@ -141,14 +163,12 @@ def port_map(network: Network, nodes: tuple[Node, ...]) -> str:
         "",
         "## Frames",
         "",
-        f"A frame is {i.elements} elements ({network.input}) in {i.count} beats of {i.lanes}; "
-        f"element `e` is in beat `e / {i.lanes}`, lane `e % {i.lanes}`."
-        + (f" In the last beat lanes from {i.tail} carry no meaning." if i.tail < i.lanes else ""),
+        f"A frame is {frame(i, network.input)}",
         FRAMES,
         "",
         f"Input: {network.normalisation or network.input}",
         "",
-        f"A result is {o.elements} element(s) ({network.output}) in {o.count} beat(s).",
+        f"A result is {frame(o, network.output)}",
     ]
     if network.classes:
         rows += ["", "Classes: " + ", ".join(f"{n} {c}" for n, c in enumerate(network.classes))]

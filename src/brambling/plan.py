@@ -1,7 +1,6 @@
 """The plan: how a network is computed. Data, readable and editable by a person.
 
-A network is cut into steps, each the work of one engine; a :class:`Plan` has a :class:`Stage` for
-each step, in order.
+It has a :class:`Stage` for each step of the network, in order.
 """
 
 import os
@@ -13,101 +12,16 @@ from typing import Any, Self
 
 import tomli_w
 
-from brambling.errors import BramblingError, ConfigError, FileProblem, UnsupportedLayer
+from brambling.errors import BramblingError, ConfigError, FileProblem
 from brambling.files import write_atomically
-from brambling.network import INPUT, ArgMax, Dense, Layer, Network, Thresholds
-from brambling.quant.formats import Bipolar
+from brambling.network import Network
+from brambling.steps import Step, steps
 
 __all__ = ["LEAST_FIFO", "STORES", "Plan", "Stage", "Step", "steps"]
 
 STORES = ("block", "lut")  #: Kinds of on-chip memory.
 LEAST_FIFO = 3  #: Beats.
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Layers that one engine computes together, and how far it can be parallel.
-
-    Parameters
-    ----------
-    engine
-        ``"xnor"``, ``"thresholds"`` or ``"argmax"``.
-    layers
-        The layers, first to last.
-    inputs, outputs
-        Elements of a frame that go in and come out.
-    """
-
-    engine: str
-    layers: tuple[Layer, ...]
-    inputs: int
-    outputs: int
-
-    @property
-    def name(self) -> str:
-        """The first layer's name; a stage is called by it."""
-        return self.layers[0].name
-
-    @property
-    def output(self) -> str:
-        """The last layer's name: the edge that leaves the engine."""
-        return self.layers[-1].name
-
-
-def steps(network: Network) -> tuple[Step, ...]:
-    """Cut ``network`` into steps; :class:`UnsupportedLayer` where no engine fits."""
-    found = []
-    previous = INPUT
-    layers = list(network.layers)
-    while layers:
-        layer = layers.pop(0)
-        if layer.inputs != (previous,):
-            raise UnsupportedLayer(
-                f"{layer.name}: reads {', '.join(layer.inputs)}, but engines form a chain, "
-                f"in which it can only read {previous}"
-            )
-        group = [layer]
-        if layers and _absorbs(network, layer, layers[0]):
-            group.append(layers.pop(0))
-        source, result = network.tensors[previous], network.tensors[group[-1].name]
-        engine = _engine(layer, network)
-        found.append(Step(engine, tuple(group), source.size, result.size))
-        previous = group[-1].name
-    return tuple(found)
-
-
-def _absorbs(network: Network, layer: Layer, after: Layer) -> bool:
-    """Whether the engine of ``layer`` computes the thresholds ``after`` on the way out."""
-    return (
-        isinstance(layer, Dense)
-        and isinstance(after, Thresholds)
-        and network.consumers(layer.name) == (after,)
-        and after.fmt == Bipolar()
-    )
-
-
-def _engine(layer: Layer, network: Network) -> str:
-    source = network.tensors[layer.inputs[0]]
-    match layer:
-        case Dense():
-            if layer.fmt != Bipolar() or source.fmt != Bipolar():
-                raise UnsupportedLayer(
-                    f"{layer.name}: Dense has an engine for bipolar weights and inputs, "
-                    f"not for {layer.fmt} weights and {source.fmt} inputs"
-                )
-            return "xnor"
-        case Thresholds():
-            if len(layer.levels) > 1 and len(source.shape) > 1:
-                raise UnsupportedLayer(
-                    f"{layer.name}: Thresholds by channel have an engine for vectors, "
-                    f"not for {source}"
-                )
-            return "thresholds"
-        case ArgMax():
-            return "argmax"
-    raise UnsupportedLayer(
-        f"{layer.name}: {type(layer).__name__} has no engine; Dense, Thresholds and ArgMax have"
-    )
+STYLES = ("dsp", "lut", "planes")  #: Ways to multiply.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,12 +35,17 @@ class Stage:
     engine
         As the step's.
     pe, simd
-        Output and input elements a cycle. ``"thresholds"`` has ``pe == simd``, ``"argmax"`` has
-        ``pe == 1``.
-    weights, levels
-        Memory of the weights and of the levels: ``"block"`` or ``"lut"``.
+        Output and input elements a cycle. Matrix-vector units have both, ``"argmax"`` has
+        ``pe == 1``, every other engine ``pe == simd``.
+    pixels
+        Positions of the output, neighbours in a row, that are computed together.
+    style
+        How a ``"product"``, ``"depthwise"`` or ``"requantise"`` engine multiplies: ``"dsp"``,
+        ``"lut"`` or ``"planes"`` (bit planes; ``"product"`` only). Elsewhere ``"lut"``.
+    weights, levels, lines
+        Memory of the weights, of the levels and of the line buffer: ``"block"`` or ``"lut"``.
     fifo
-        Beats of the FIFO in front: 0 for none, else at least 3.
+        Beats of the FIFO in front of each input: 0 for none, else at least 3.
     queue
         Places in the queue behind.
     """
@@ -135,21 +54,29 @@ class Stage:
     engine: str
     pe: int
     simd: int
+    pixels: int = 1
+    style: str = "lut"
     weights: str = "block"
     levels: str = "lut"
-    fifo: int = 0
+    lines: str = "block"
+    fifo: tuple[int, ...] = (0,)
     queue: int = 1
 
     def __post_init__(self) -> None:
-        for store in (self.weights, self.levels):
+        for store in (self.weights, self.levels, self.lines):
             if store not in STORES:
                 raise ConfigError(
                     f"{self.layer}: a memory must be one of {', '.join(STORES)}, not {store!r}"
                 )
-        if self.fifo != 0 and self.fifo < LEAST_FIFO:
+        if self.style not in STYLES:
             raise ConfigError(
-                f"{self.layer}: fifo must be 0 or at least {LEAST_FIFO}, not {self.fifo}"
+                f"{self.layer}: style must be one of {', '.join(STYLES)}, not {self.style!r}"
             )
+        for depth in self.fifo:
+            if depth != 0 and depth < LEAST_FIFO:
+                raise ConfigError(
+                    f"{self.layer}: fifo must be 0 or at least {LEAST_FIFO}, not {depth}"
+                )
         if self.queue < 1:
             raise ConfigError(f"{self.layer}: queue must be at least 1, not {self.queue}")
 
@@ -157,12 +84,33 @@ class Stage:
         """Raise :class:`ConfigError` unless this stage can be the engine of ``step``."""
         if self.engine != step.engine:
             raise ConfigError(f"{self.layer}: engine must be {step.engine!r}, not {self.engine!r}")
+        if len(self.fifo) != len(step.sources):
+            raise ConfigError(
+                f"{self.layer}: fifo must have {len(step.sources)} depths, one for each input, "
+                f"not {len(self.fifo)}"
+            )
         most_pe = 1 if self.engine == "argmax" else step.outputs
-        for key, value, most in (("pe", self.pe, most_pe), ("simd", self.simd, step.inputs)):
+        limits = [("pe", self.pe, most_pe), ("simd", self.simd, step.inputs)]
+        limits.append(("pixels", self.pixels, step.positions[1]))
+        for key, value, most in limits:
             if not 1 <= value <= most:
                 raise ConfigError(f"{self.layer}: {key} must be 1 to {most}, not {value}")
-        if self.engine == "thresholds" and self.pe != self.simd:
+        if self.engine != "argmax" and not step.products and self.pe != self.simd:
             raise ConfigError(f"{self.layer}: pe must equal simd, {self.simd}, not {self.pe}")
+        if step.chunks > 1 and (step.outputs % self.pe or step.inputs % self.simd):
+            raise ConfigError(
+                f"{self.layer}: pe and simd must divide the {step.outputs} outputs and "
+                f"{step.inputs} inputs of a group, not {self.pe} and {self.simd}"
+            )
+        if step.engine in {"concat", "slice"} and (common := step.grain) % self.simd:
+            raise ConfigError(
+                f"{self.layer}: simd must divide {common}, so that no beat has channels of two "
+                f"parts, not {self.simd}"
+            )
+        if self.style == "planes" and self.engine != "product":
+            raise ConfigError(
+                f"{self.layer}: style must be 'lut' or 'dsp' for {self.engine}, not 'planes'"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +215,11 @@ def _checked(
         if key not in known:
             raise ConfigError(f"{where}: keys are {', '.join(known)}, not {key!r}")
         expected = known[key].type
-        if type(value) is not expected:
+        if expected == tuple[int, ...]:
+            if not isinstance(value, list) or any(type(n) is not int for n in value):
+                raise ConfigError(f"{where}: {key} must be a list of integers, not {value!r}")
+            value = tuple(value)
+        elif type(value) is not expected:
             kind_name = getattr(expected, "__name__", str(expected))
             raise ConfigError(f"{where}: {key} must be {kind_name}, not {value!r}")
         yield key, value

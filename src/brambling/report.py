@@ -47,7 +47,7 @@ def show_simulation(console: Console, result: Simulation, folder: Path | None = 
             layer.name,
             layer.engine,
             f"{layer.macs:,}" if layer.macs else "-",
-            f"{layer.pe}×{layer.simd}",
+            f"{layer.pe}×{layer.simd}" + (f"×{layer.pixels}" if layer.pixels > 1 else ""),
             f"{layer.weight_bits:,}" if layer.weight_bits else "-",
             str(layer.brams),
             f"{layer.interval:,}",
@@ -67,6 +67,7 @@ def show_simulation(console: Console, result: Simulation, folder: Path | None = 
     console.print(table)
     console.print(
         "[dim]weights in bits; BRAM from the sizes of the memories, not from synthesis\n"
+        "PE×SIMD: outputs by inputs a cycle, and by positions where several\n"
         "interval: cycles a frame that the layer needs\n"
         "predicted, simulated: cycles of the first frame, first beat in to last beat out[/]"
     )

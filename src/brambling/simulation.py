@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brambling.boards.parts import find_board
-from brambling.boards.resources import interval, needs
+from brambling.boards.resources import needs
 from brambling.errors import ConfigError, Mismatch
-from brambling.hw.accelerator import Accelerator, Edge, Node, edges, pipeline
+from brambling.hw.accelerator import Accelerator, Edge, Node, edges, pipeline, root
 from brambling.hw.verilog import module_name
 from brambling.network import ArgMax, Network
 from brambling.plan import Plan
@@ -45,6 +45,7 @@ class Layer:
     engine: str
     pe: int
     simd: int
+    pixels: int
     macs: int
     weight_bits: int
     brams: int
@@ -116,13 +117,13 @@ class Simulation:
 @cache
 def generator_digest() -> str:
     """Hash of the sources that make the hardware: what a compiled simulator depends on."""
-    from brambling import hw, plan, timing
+    from brambling import hw, layers, plan, steps, timing
     from brambling.quant import formats
 
-    folder = Path(hw.__path__[0])
-    modules = [Path(str(module.__file__)) for module in (plan, timing, formats)]
+    folders = [Path(part.__path__[0]) for part in (hw, layers)]
+    modules = [Path(str(module.__file__)) for module in (plan, steps, timing, formats)]
     total = hashlib.sha256()
-    for path in [*sorted(folder.glob("*.py")), *modules]:
+    for path in [*(path for folder in folders for path in sorted(folder.glob("*.py"))), *modules]:
         total.update(path.read_bytes())
     return total.hexdigest()
 
@@ -147,11 +148,11 @@ def job_of(
     It gives up only well after the cycle in which the model expects the last result.
     """
     seen = edges(nodes)
-    last = int(found.cycles[seen[-1].name][-1])
     return Job(
         beats=seen[0].beats.pack(images),
         outputs=len(images) * seen[-1].beats.count,
-        limit=2 * last + 1000,
+        limit=2 * found.end + 1000,
+        until=found.end,
         **patterns,
     )
 
@@ -300,7 +301,7 @@ def simulate(
 
 def _before_argmax(network: Network) -> str:
     last = network.layers[-1]
-    return last.inputs[0] if isinstance(last, ArgMax) else last.name
+    return root(network, last.inputs[0] if isinstance(last, ArgMax) else last.name)
 
 
 def _layers(
@@ -310,7 +311,7 @@ def _layers(
     rows = []
     pairs = plan.pairs(network)
     for number, (step, stage) in enumerate(pairs):
-        source = pairs[number - 1][0].output if number else "input"
+        source = root(network, step.sources[0])
         beats = len(found.of_frames(step.output)[0])
         seen = None
         if trace is not None:
@@ -322,10 +323,11 @@ def _layers(
                 engine=step.engine,
                 pe=stage.pe,
                 simd=stage.simd,
+                pixels=stage.pixels,
                 macs=sum(map(network.macs_of, step.layers)),
                 weight_bits=sum(layer.weight_bits for layer in step.layers),
                 brams=needs(step, stage, part).blocks,
-                interval=interval(step, stage),
+                interval=step.interval(stage.pe, stage.simd, stage.pixels),
                 cycles=int(found.of_frames(step.output)[0, -1] - found.of_frames(source)[0, 0]),
                 cycles_simulated=seen,
             )

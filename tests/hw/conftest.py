@@ -31,11 +31,10 @@ def run_component():
         outputs = len(codes) * spec.o.count
         model = Model(
             (Node("part", spec),),
-            len(codes) * spec.i.count,
             stalls.get("offer", np.ones(1, bool)),
             stalls.get("accept", np.ones(1, bool)),
         )
-        model.run(outputs)
+        model.run(len(codes) * spec.i.count, outputs)
         job = Job(
             beats=spec.i.pack(codes),
             outputs=outputs,
@@ -45,7 +44,7 @@ def run_component():
         trace = Pysim().run(Design.of("part", spec.build), job)
         assert trace["output"].cycles.tolist() == model.output.times[:outputs]
         taken = trace["input"].cycles
-        assert taken.tolist() == model.wires["source"].times[: len(taken)]
+        assert taken.tolist() == model.source.times[: len(taken)]
         return trace
 
     return run

@@ -1,12 +1,35 @@
-"""XnorMvu against its reference and its cycle counts."""
+"""Matrix-vector units against their references and their cycle counts."""
 
 import numpy as np
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from brambling.errors import ConfigError
-from brambling.hw.mvu import XnorMvuSpec
+from brambling.hw.beat import Beats
+from brambling.hw.feed import StreamFeedSpec
+from brambling.hw.mvu import MvuSpec, XnorMvuSpec
+from brambling.quant.formats import Bipolar, Fixed, Ternary, parse_format
 from brambling.sim.job import Design, Job
 from brambling.sim.pysim import Pysim
+
+SHAPES = {  # rows, columns, pixels, elements, simd, chunks, outputs of a chunk, pe
+    "vector": (1, 1, 1, 11, 4, 1, 5, 2),
+    "one of everything": (1, 1, 1, 1, 1, 1, 1, 1),
+    "one slot": (1, 1, 1, 5, 5, 1, 3, 3),
+    "pixels one by one": (2, 3, 1, 5, 2, 1, 3, 2),
+    "two pixels, and one idle": (2, 3, 2, 5, 2, 1, 3, 2),
+    "three pixels": (1, 6, 3, 4, 4, 1, 4, 2),
+    "groups": (1, 2, 1, 12, 2, 3, 4, 2),
+    "groups, two pixels": (2, 2, 2, 4, 2, 2, 1, 1),
+}
+FORMATS = [  # inputs, weights, style
+    ("s4.1", "s3.2", "dsp"),
+    ("u4.0", "bipolar", "lut"),
+    ("u2.0", "s2.0", "planes"),
+    ("bipolar", "bipolar", "xnor"),
+]
 
 FOLDINGS = [  # outputs, inputs, pe, simd
     (1, 1, 1, 1),
@@ -41,6 +64,156 @@ def test_equals_reference(run_component, stalls, folding, kind):
     x = vectors(spec)
     trace = run_component(spec, x, **stalls)
     assert np.array_equal(spec.o.unpack(trace["output"].payloads), spec.reference(x))
+
+
+def drawn(fmt, shape, seed):
+    """Random codes."""
+    rng = np.random.default_rng(seed)
+    return (
+        rng.choice([-1, 1], shape)
+        if fmt == Bipolar()
+        else rng.integers(fmt.min, fmt.max + 1, shape)
+    )
+
+
+def unit(shape, formats, *, levels=False, **options):
+    """A unit on a stream of pixels, with random weights."""
+    rows, columns, pixels, elements, simd, chunks, outputs, pe = shape
+    x, w, style = formats
+    x, w = parse_format(x), parse_format(w)
+    feed = StreamFeedSpec(
+        i=Beats(x, elements, simd, rows, columns, pixels), folds=-(-outputs // pe), chunks=chunks
+    )
+    if levels:
+        rng = np.random.default_rng(7)
+        options["levels"] = rng.integers(-6, 7, chunks * outputs)
+        options["falling"] = rng.random(chunks * outputs) < 0.5
+    weights = drawn(w, (chunks, outputs, elements // chunks), 5).astype(w.dtype)
+    return MvuSpec(feed=feed, weights=weights, fmt=w, style=style, pe=pe, **options)
+
+
+def convolved(spec, x):
+    """What a convolution of one pixel makes of ``x``; in groups, where the feed has chunks."""
+    i, chunks = spec.i, spec.feed.chunks
+    x = x.reshape(-1, i.rows * i.columns, chunks, i.elements // chunks)
+    sums = np.einsum("npce,coe->npco", x, spec.weights.astype(np.int64))
+    return sums.reshape(len(x), -1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "formats", "levels"),
+    [
+        (shape, formats, (n + k) % 2 == 1)
+        for n, shape in enumerate(SHAPES)
+        for k, formats in enumerate(FORMATS)
+        if n % 3 != k % 3
+    ],
+    ids=str,
+)
+def test_equals_a_convolution_of_one_pixel(run_component, stalls, shape, formats, levels):
+    spec = unit(SHAPES[shape], formats, levels=levels)
+    x = drawn(spec.i.fmt, (4, spec.i.size), 6)
+    expected = convolved(spec, x)
+    if levels:
+        rows = expected.reshape(-1, spec.o.elements)
+        assert spec.falling is not None
+        signs = np.where(spec.falling, rows <= spec.levels, rows >= spec.levels)
+        expected = np.where(signs, 1, -1).reshape(expected.shape)
+    np.testing.assert_array_equal(spec.reference(x), expected)
+    trace = run_component(spec, x, **stalls)
+    np.testing.assert_array_equal(spec.o.unpack(trace["output"].payloads), expected)
+
+
+def test_format_of_the_sums_spans_what_the_weights_can_make():
+    spec = unit(SHAPES["vector"], ("u4.1", "s3.2", "dsp"))
+    w = spec.weights[0].astype(int)
+    low, high = 15 * np.minimum(w, 0).sum(axis=1), 15 * np.maximum(w, 0).sum(axis=1)
+    assert spec.o.fmt == Fixed.spanning(int(low.min()), int(high.max()), 3)
+
+
+@pytest.mark.parametrize("end", ["min", "max"])
+@pytest.mark.parametrize(
+    ("x", "w", "style"),
+    [
+        ("s8.0", "s8.0", "dsp"),
+        ("s4.0", "s4.0", "dsp"),
+        ("u8.0", "ternary", "lut"),
+        ("u3.0", "u3.0", "planes"),
+        ("s3.0", "s2.0", "planes"),
+        ("bipolar", "s5.0", "lut"),
+    ],
+)
+def test_sums_reach_both_ends_of_their_format(run_component, x, w, style, end):
+    x, w = parse_format(x), parse_format(w)
+    feed = StreamFeedSpec(i=Beats(x, 7, 2), folds=1)
+    weights = np.array([[[w.min] * 7, [w.max] * 7]], np.int16)
+    spec = MvuSpec(feed=feed, weights=weights, fmt=w, style=style, pe=2)
+    codes = np.full((2, 7), getattr(x, end))
+    trace = run_component(spec, codes)
+    expected = 7 * getattr(x, end) * np.array([w.min, w.max])
+    assert spec.o.unpack(trace["output"].payloads).tolist() == [expected.tolist()] * 2
+    assert {*spec.bounds[0], *spec.bounds[1]} >= set(expected.tolist())
+
+
+@pytest.mark.parametrize("formats", [*FORMATS, ("s3.0", "ternary", "planes")], ids=str)
+def test_every_level_around_the_sums(run_component, formats):
+    x, w = parse_format(formats[0]), parse_format(formats[1])
+    feed = StreamFeedSpec(i=Beats(x, 3, 2), folds=4)
+    row = drawn(w, 3, 8).astype(np.int8)
+    high = int(np.abs(row).sum() * max(x.max, -x.min))
+    levels = np.unique(np.linspace(-high - 2, high + 2, 12).astype(int))
+    levels = np.concatenate([levels, [-(1 << 40), 1 << 40], np.zeros(16 - 2 - len(levels), int)])
+    weights = np.broadcast_to(row, (1, 16, 3))
+    spec = MvuSpec(
+        feed=feed, weights=weights, fmt=w, style=formats[2], pe=4, levels=levels,
+        falling=np.arange(16) % 3 == 0,
+    )  # fmt: skip
+    codes = drawn(x, (8, 3), 9)
+    trace = run_component(spec, codes)
+    np.testing.assert_array_equal(spec.o.unpack(trace["output"].payloads), spec.reference(codes))
+
+
+@pytest.mark.parametrize("levels", [False, True])
+@pytest.mark.parametrize("formats", FORMATS, ids=str)
+def test_accumulators_stand_for_sums(formats, levels):
+    spec = unit(SHAPES["two pixels, and one idle"], formats, levels=levels)
+    sums = convolved(spec, drawn(spec.i.fmt, (3, spec.i.size), 6))
+    accumulators = spec.accumulators_of(sums)
+    assert spec.accumulators.fmt.holds(accumulators)
+    np.testing.assert_array_equal(spec.products_of(accumulators), sums)
+
+
+class Observed(wiring.Component):
+    """A unit whose accumulators are an edge of the simulation."""
+
+    i: stream.Interface
+    o: stream.Interface
+    tap_products: wiring.PureInterface
+
+    def __init__(self, spec):
+        self.spec = spec
+        super().__init__({
+            "i": In(spec.i.signature),
+            "o": Out(spec.o.signature),
+            "tap_products": Out(spec.accumulators.tap),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.part = part = self.spec.build()
+        connect(m, flipped(self.i), part.i)
+        connect(m, part.o, flipped(self.o))
+        connect(m, part.products, flipped(self.tap_products))
+        return m
+
+
+def test_accumulators_can_be_observed():
+    spec = unit(SHAPES["pixels one by one"], FORMATS[3], levels=True)
+    x = drawn(spec.i.fmt, (2, spec.i.size), 6)
+    design = Design.of("part", lambda: Observed(spec))
+    job = Job(beats=spec.i.pack(x), outputs=2 * spec.o.count, limit=300)
+    seen = spec.accumulators.unpack(Pysim().run(design, job)["products"].payloads)
+    np.testing.assert_array_equal(spec.products_of(seen), convolved(spec, x))
 
 
 @pytest.mark.parametrize("store", ["block", "lut"])
@@ -124,3 +297,36 @@ def test_rejects_foldings_beyond_the_matrix(change, message):
     options = {"pe": 1, "simd": 1, "weights": np.ones((6, 9), np.int8), **change}
     with pytest.raises(ConfigError, match=rf"^{message}$"):
         XnorMvuSpec(**options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pe": 5}, "pe must be 1 to 4, not 5"),
+        ({"pe": 3}, "pe must divide the 4 outputs of a chunk, not be 3"),
+        ({"style": "sum"}, "style must be one of dsp, lut, planes, xnor, not 'sum'"),
+        (
+            {"style": "xnor"},
+            "style 'xnor' needs .*, not s4.0 and ternary: use dsp, lut, planes",
+        ),
+        (
+            {"weights": np.zeros((3, 4, 5), np.int8)},
+            r"weights must be \(3, 4, 4\) for the feed, not \(3, 4, 5\)",
+        ),
+        (
+            {"feed": StreamFeedSpec(i=Beats(Fixed(4), 12, 2), folds=1, chunks=3)},
+            "folds of the feed must be 2, for 4 outputs 2 a cycle, not 1",
+        ),
+        (
+            {"feed": StreamFeedSpec(i=Beats(Fixed(4), 12, 5), folds=2, chunks=3)},
+            "simd must divide the channels of a chunk, 12 / 3, not be 5",
+        ),
+    ],
+    ids=str,
+)
+def test_rejects_what_does_not_fit_the_feed(change, message):
+    feed = StreamFeedSpec(i=Beats(Fixed(4), 12, 2), folds=2, chunks=3)
+    weights = np.zeros((3, 4, 4), np.int8)
+    options = {"feed": feed, "weights": weights, "fmt": Ternary(), "style": "dsp", "pe": 2}
+    with pytest.raises(ConfigError, match=rf"^{message}$"):
+        MvuSpec(**options | change)

@@ -1,4 +1,5 @@
 import gzip
+import lzma
 import struct
 from pathlib import Path
 
@@ -6,9 +7,10 @@ import numpy as np
 import pytest
 
 from brambling.errors import FileProblem
-from brambling.quant.data import Mnist, read_idx, read_images, read_labels
+from brambling.quant.data import Cifar10, Mnist, read_cifar, read_idx, read_images, read_labels
 
 MNIST = Path(__file__).parents[2].parent / "shared/data/mnist"
+CIFAR10 = MNIST.parent / "cifar10"
 
 
 def idx(array):
@@ -199,3 +201,80 @@ def test_whole_set():
     counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.array_equal(np.bincount(mnist.train_labels), counts)
     assert mnist.test_images.shape == (10000, 28, 28)
+
+
+def batch(images, labels):
+    """Bytes of a binary batch of CIFAR-10, image by image and plane by plane."""
+    return b"".join(
+        bytes([label]) + b"".join(image[:, :, plane].tobytes() for plane in range(3))
+        for image, label in zip(images, labels, strict=True)
+    )
+
+
+def colours(seed, count=3):
+    source = np.random.default_rng(seed)
+    return source.integers(0, 256, (count, 32, 32, 3), np.uint8), source.integers(0, 10, count)
+
+
+def write_cifar(folder, pack=bytes, suffix=""):
+    """Write six batches; return their images and labels."""
+    parts = [colours(seed) for seed in range(6)]
+    names = [*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"]
+    for name, part in zip(names, parts, strict=True):
+        (folder / f"{name}{suffix}").write_bytes(pack(batch(*part)))
+    return parts
+
+
+@pytest.mark.parametrize(("pack", "suffix"), [(bytes, ""), (lzma.compress, ".xz")])
+def test_reads_cifar(tmp_path, pack, suffix):
+    parts = write_cifar(tmp_path, pack, suffix)
+    data = Cifar10.read(tmp_path)
+    assert data.train_images.dtype == data.train_labels.dtype == np.uint8
+    assert np.array_equal(data.train_images, np.concatenate([images for images, _ in parts[:5]]))
+    assert np.array_equal(data.train_labels, np.concatenate([labels for _, labels in parts[:5]]))
+    assert np.array_equal(data.test_images, parts[5][0])
+    assert np.array_equal(data.test_labels, parts[5][1])
+
+
+@pytest.mark.parametrize(
+    ("contents", "expected"),
+    [
+        (b"", "PATH: has 0 bytes, not one or more images of 3073; fetch it again"),
+        (bytes(3074), "PATH: has 3074 bytes, not one or more images of 3073; fetch it again"),
+        (bytes([10]) + bytes(3072), "PATH: labels must be 0 to 9, not 10"),
+    ],
+    ids=["empty", "torn", "label"],
+)
+def test_refuses_batches(tmp_path, contents, expected):
+    path = tmp_path / "name"
+    path.write_bytes(contents)
+    assert message(path, lambda: read_cifar(path)) == expected
+
+
+def test_half_an_xz_file(tmp_path):
+    path = tmp_path / "name"
+    path.write_bytes(lzma.compress(batch(*colours(1)))[:-40])
+    text = message(path, lambda: read_cifar(path))
+    assert text.startswith("PATH: not a whole xz file (")
+    assert text.endswith("); fetch it again")
+
+
+def test_cifar_absent(tmp_path):
+    write_cifar(tmp_path)
+    (tmp_path / "data_batch_4.bin").unlink()
+    assert message(tmp_path, lambda: Cifar10.read(tmp_path)) == (
+        "PATH: has neither data_batch_4.bin nor data_batch_4.bin.xz; "
+        "CIFAR-10's six binary batches are needed"
+    )
+    path = tmp_path / "nowhere"
+    assert message(path, lambda: Cifar10.read(path)) == (
+        "PATH: no such folder; give the one with CIFAR-10's six binary batches"
+    )
+
+
+@pytest.mark.skipif(not CIFAR10.is_dir(), reason="CIFAR-10's files are not here")
+def test_real_cifar():
+    images, labels = read_cifar(CIFAR10 / "test_batch.bin.xz")
+    assert images.shape == (10000, 32, 32, 3)
+    assert np.bincount(labels).tolist() == [1000] * 10
+    assert labels[:4].tolist() == [3, 8, 8, 0]  # the cat, two ships and the airplane

@@ -18,8 +18,8 @@ def nodes(small_network, hand_plan):
 
 def test_periodic_continuation_equals_the_long_way(nodes):
     long, short = schedule(nodes, 300), schedule(nodes, 300, accept=np.ones(2, bool))
-    model = Model(nodes, 300 * nodes[0].spec.i.count, np.ones(1, bool), np.ones(1, bool))
-    model.run(300 * nodes[-1].spec.o.count)
+    model = Model(nodes)
+    model.run(300 * nodes[0].spec.i.count, 300 * nodes[-1].spec.o.count)
     assert long.cycles["argmax"].tolist() == model.output.times[:300]
     assert all(np.array_equal(long.cycles[e], short.cycles[e]) for e in long.cycles)
 
@@ -46,10 +46,10 @@ def test_beats_leave_in_order_one_a_cycle(nodes):
 
 
 def test_a_source_that_ends_within_a_frame_leaves_the_model_waiting(nodes):
-    model = Model(nodes, nodes[0].spec.i.count - 1, np.ones(1, bool), np.ones(1, bool))
+    model = Model(nodes)
     message = r"^the accelerator stops after 0 of 1 output beats, with 7 input beats taken$"
     with pytest.raises(Deadlock, match=message):
-        model.run(1)
+        model.run(nodes[0].spec.i.count - 1, 1)
 
 
 @pytest.mark.parametrize("seed", range(5))

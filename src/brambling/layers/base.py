@@ -1,16 +1,18 @@
 """What every layer of a network has, and the tensors between layers."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from math import prod
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brambling.errors import ConfigError
-from brambling.quant.formats import Format
+from brambling.quant.formats import Fixed, Format, parse_format
 
-__all__ = ["Layer", "Tensor", "frozen"]
+__all__ = ["Layer", "Tensor", "frozen", "integers", "spanning"]
+
+LIMIT = 1 << 62  #: Every value and every sum on the way to it is smaller: int64 holds them.
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,22 @@ def frozen(array: NDArray, dtype: type[np.generic], what: str) -> NDArray:
     return copy
 
 
+def integers(values: object, count: int, least: int | None = None) -> bool:
+    """Whether ``values`` is a tuple of ``count`` integers, none below ``least``."""
+    return (
+        isinstance(values, tuple)
+        and len(values) == count
+        and all(type(n) is int and (least is None or n >= least) for n in values)
+    )
+
+
+def spanning(layer: str, low: int, high: int, frac: int) -> Fixed:
+    """Narrowest format of ``low`` to ``high``; errors begin with ``layer``."""
+    if max(-low, high) >= LIMIT:
+        raise ConfigError(f"{layer}: results of {low} to {high} could overflow 63 bits")
+    return Fixed.spanning(low, high, frac)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Layer:
     """A node of the network: ``inputs`` are the names of earlier layers, or ``"input"``.
@@ -83,8 +101,22 @@ class Layer:
 
     @classmethod
     def read(cls, attributes: dict[str, Any], arrays: dict[str, NDArray], **names: Any) -> Self:
-        """Make the layer from what :meth:`attributes` and :meth:`arrays` returned."""
-        parameters: dict[str, Any] = {**names, **attributes, **arrays}
+        """Make the layer from what :meth:`attributes` and :meth:`arrays` returned.
+
+        JSON has lists where the layer has tuples, and formats as text. What is missing has its
+        default, if it has one.
+        """
+        row: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()
+        }
+        if "fmt" in row:
+            row["fmt"] = parse_format(row["fmt"])
+        parameters: dict[str, Any] = {**names, **row, **arrays}
+        for field in fields(cls):
+            if field.default is MISSING and field.name not in parameters:
+                tensor = get_origin(field.type) is np.ndarray
+                what = f"tensor {names['name']}.{field.name}" if tensor else field.name
+                raise ConfigError(f"{names['name']}: {what} is missing")
         return cls(**parameters)
 
     def macs(self, *inputs: Tensor) -> int:

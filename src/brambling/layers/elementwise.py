@@ -7,13 +7,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brambling.errors import ConfigError
-from brambling.layers.base import Layer, Tensor, frozen
-from brambling.quant.formats import Bipolar, Format, parse_format
+from brambling.layers.base import LIMIT, Layer, Tensor, frozen, integers
+from brambling.quant.formats import Bipolar, Format
 
 __all__ = ["Requantise", "Table", "Thresholds"]
 
 ROUNDINGS = ("half_up", "half_even", "half_away", "floor")
 TABLE_BITS = 10  #: Widest codes that a table takes.
+
+
+def magnitude(array: NDArray[np.int64]) -> int:
+    """Largest magnitude, also of -2**63, for which ``np.abs`` is negative."""
+    return max(-int(array.min()), int(array.max()))
+
+
+def codes_of(fmt: Format) -> int:
+    """Return how many codes the format has."""
+    return 2 if fmt == Bipolar() else fmt.max - fmt.min + 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -54,7 +64,7 @@ class Thresholds(Layer):
             )
         if (self.levels[:, 1:] < self.levels[:, :-1]).any():
             raise ConfigError(f"{what}: each row must be in rising order")
-        codes = 2 if self.fmt == Bipolar() else self.fmt.max - self.fmt.min + 1
+        codes = codes_of(self.fmt)
         if self.levels.shape[1] >= codes:
             raise ConfigError(
                 f"{what}: {self.fmt} has {codes} codes, enough for {codes - 1} levels, "
@@ -63,6 +73,11 @@ class Thresholds(Layer):
 
     def output(self, *inputs: Tensor) -> Tensor:
         x = self._one(inputs)
+        if x.fmt.width > 63:
+            raise ConfigError(
+                f"{self.name}: thresholds take codes of at most 63 bits, but "
+                f"{self.inputs[0]!r} is {x}: requantise it first"
+            )
         if len(self.levels) not in {1, x.shape[-1] if x.shape else 1}:
             raise ConfigError(
                 f"{self.name}.levels: has {len(self.levels)} channels, "
@@ -78,12 +93,10 @@ class Thresholds(Layer):
 
     @classmethod
     def read(cls, attributes: dict[str, Any], arrays: dict[str, NDArray], **names: Any) -> Self:
-        if arrays["falling"].dtype != np.bool_:
-            raise ConfigError(
-                f"{names['name']}.falling: values must be bool, not {arrays['falling'].dtype}"
-            )
-        parameters: dict[str, Any] = {**names, **arrays}
-        return cls(**parameters, fmt=parse_format(attributes["fmt"]))
+        falling = arrays.get("falling")
+        if falling is not None and falling.dtype != np.bool_:
+            raise ConfigError(f"{names['name']}.falling: values must be bool, not {falling.dtype}")
+        return super().read(attributes, arrays, **names)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -127,7 +140,7 @@ class Requantise(Layer):
             if array.ndim != 1 or not array.size:
                 raise ConfigError(f"{what}: shape must be (channels,), not {array.shape}")
         if self.fmt == Bipolar():
-            raise ConfigError(f"{self.name}: bipolar results are made by Thresholds")
+            raise ConfigError(f"{self.name}: fmt must not be bipolar: use Thresholds")
         if type(self.shift) is not int or not 0 <= self.shift <= 62:
             raise ConfigError(f"{self.name}: shift must be 0 to 62, not {self.shift!r}")
         if self.rounding not in ROUNDINGS:
@@ -135,9 +148,13 @@ class Requantise(Layer):
                 f"{self.name}: rounding must be one of {', '.join(ROUNDINGS)}, "
                 f"not {self.rounding!r}"
             )
-        if len(self.slope) != 2 or not all(type(n) is int for n in self.slope):
+        if not integers(self.slope, 2):
             raise ConfigError(f"{self.name}: slope must be 2 integers, not {self.slope}")
         low, high = self.limits
+        if not integers((low, high), 2):
+            raise ConfigError(
+                f"{self.name}: low and high must be integers or None, not {low!r} and {high!r}"
+            )
         if not self.fmt.min <= low <= high <= self.fmt.max:
             raise ConfigError(
                 f"{self.name}: low and high must lie in {self.fmt.min} to {self.fmt.max} in that "
@@ -159,13 +176,16 @@ class Requantise(Layer):
                     f"{self.name}.{key}: has {len(getattr(self, key))} channels, "
                     f"but {self.inputs[0]!r} is {x}"
                 )
-        largest = max(-x.fmt.min, x.fmt.max) * int(np.abs(self.multiplier).max())
-        largest = (largest + int(np.abs(self.bias).max())) * max(map(abs, self.slope))
-        if largest + (1 << self.shift) >= 1 << 62:
+        if self.largest(x) >= LIMIT:
             raise ConfigError(
                 f"{self.name}: {x.fmt} times the multiplier plus the bias could overflow 63 bits"
             )
         return Tensor(x.shape, self.fmt)
+
+    def largest(self, x: Tensor) -> int:
+        """Bound of the magnitude of everything on the way to a result."""
+        product = max(-x.fmt.min, x.fmt.max) * magnitude(self.multiplier)
+        return (product + magnitude(self.bias)) * max(1, *map(abs, self.slope)) + (1 << self.shift)
 
     def arrays(self) -> dict[str, NDArray]:
         return {"multiplier": self.multiplier, "bias": self.bias}
@@ -179,13 +199,6 @@ class Requantise(Layer):
             "slope": list(self.slope),
             "rounding": self.rounding,
         }
-
-    @classmethod
-    def read(cls, attributes: dict[str, Any], arrays: dict[str, NDArray], **names: Any) -> Self:
-        row = {**attributes, "slope": tuple(attributes["slope"])}
-        row["fmt"] = parse_format(row["fmt"])
-        parameters: dict[str, Any] = {**names, **row}
-        return cls(multiplier=arrays["multiplier"], bias=arrays["bias"], **parameters)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -218,7 +231,7 @@ class Table(Layer):
                 f"{self.name}: a table takes codes of at most {TABLE_BITS} bits, but "
                 f"{self.inputs[0]!r} is {x}: requantise it first"
             )
-        codes = 1 << x.fmt.width
+        codes = codes_of(x.fmt)
         if len(self.entries) != codes:
             raise ConfigError(
                 f"{self.name}.entries: must have {codes} entries for {x.fmt}, "
@@ -231,7 +244,3 @@ class Table(Layer):
 
     def attributes(self) -> dict[str, Any]:
         return {"fmt": str(self.fmt)}
-
-    @classmethod
-    def read(cls, attributes: dict[str, Any], arrays: dict[str, NDArray], **names: Any) -> Self:
-        return cls(**names, entries=arrays["entries"], fmt=parse_format(attributes["fmt"]))

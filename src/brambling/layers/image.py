@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Self
 
+from numpy.typing import NDArray
+
 from brambling.errors import ConfigError
-from brambling.layers.base import Layer, Tensor
-from brambling.quant.formats import Fixed
+from brambling.layers.base import Layer, Tensor, integers, spanning
 
 __all__ = ["Pool", "Upsample", "Window"]
 
@@ -48,7 +49,7 @@ class Window:
             ("padding", 0, 4),
         ):
             values = getattr(self, key)
-            if len(values) != wanted or not all(type(n) is int and n >= least for n in values):
+            if not integers(values, wanted, least):
                 raise ConfigError(
                     f"{layer}: {key} must be {wanted} integers of at least {least}, not {values}"
                 )
@@ -107,8 +108,9 @@ class Pool(Layer):
 
     def window(self, x: Tensor) -> Window:
         """Return the window, for an input ``x``."""
-        kernel = self.kernel or (x.shape[0], x.shape[1])
-        return Window(kernel=kernel, stride=self.stride or kernel, padding=self.padding)
+        kernel = (x.shape[0], x.shape[1]) if self.kernel is None else self.kernel
+        stride = kernel if self.stride is None else self.stride
+        return Window(kernel=kernel, stride=stride, padding=self.padding)
 
     def output(self, *inputs: Tensor) -> Tensor:
         x = self._one(inputs)
@@ -122,28 +124,26 @@ class Pool(Layer):
         if self.kind == "average":
             if taps & (taps - 1) or any(self.padding):
                 raise ConfigError(
-                    f"{self.name}: an average must be over 2**n pixels without padding, not "
-                    f"{taps}: use kind 'sum' and a Requantise that divides"
+                    f"{self.name}: an average must be over 2**n pixels without padding, not {taps}"
+                    f"{' with padding' if any(self.padding) else ''}: use kind 'sum' and a "
+                    "Requantise that divides"
                 )
             frac += taps.bit_length() - 1
-        return Tensor(
-            (rows, columns, channels), Fixed.spanning(taps * x.fmt.min, taps * x.fmt.max, frac)
-        )
+        fmt = spanning(self.name, taps * x.fmt.min, taps * x.fmt.max, frac)
+        return Tensor((rows, columns, channels), fmt)
 
     def attributes(self) -> dict[str, Any]:
         return {
-            "kind": self.kind,
-            "kernel": self.kernel and list(self.kernel),
-            "stride": self.stride and list(self.stride),
+            "pool": self.kind,  # In a file "kind" is that of the layer.
+            "kernel": None if self.kernel is None else list(self.kernel),
+            "stride": None if self.stride is None else list(self.stride),
             "padding": list(self.padding),
         }
 
     @classmethod
-    def read(cls, attributes: dict[str, Any], arrays: Any, **names: Any) -> Self:
-        row: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()
-        }
-        return cls(**names, **row)
+    def read(cls, attributes: dict[str, Any], arrays: dict[str, NDArray], **names: Any) -> Self:
+        row = {"kind" if key == "pool" else key: value for key, value in attributes.items()}
+        return super().read(row, arrays, **names)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -153,7 +153,7 @@ class Upsample(Layer):
     factor: tuple[int, int]
 
     def __post_init__(self) -> None:
-        if len(self.factor) != 2 or not all(type(n) is int and n >= 1 for n in self.factor):
+        if not integers(self.factor, 2, 1):
             raise ConfigError(
                 f"{self.name}: factor must be 2 integers of at least 1, not {self.factor}"
             )
@@ -165,7 +165,3 @@ class Upsample(Layer):
 
     def attributes(self) -> dict[str, Any]:
         return {"factor": list(self.factor)}
-
-    @classmethod
-    def read(cls, attributes: dict[str, Any], arrays: Any, **names: Any) -> Self:
-        return cls(**names, factor=tuple(attributes["factor"]))

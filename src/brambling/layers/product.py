@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brambling.errors import ConfigError
-from brambling.layers.base import Layer, Tensor, frozen
+from brambling.layers.base import LIMIT, Layer, Tensor, frozen, integers
 from brambling.layers.image import Window
 from brambling.quant.formats import Bipolar, Fixed, Format, parse_format
 
@@ -41,7 +41,7 @@ def unpacked(weights: NDArray, fmt: Format, elements: int, what: str) -> NDArray
 class Product(Layer, kind=False):
     """What dense layers and convolutions share: each output is a sum of weights times inputs."""
 
-    weights: NDArray[np.int8 | np.int16]
+    weights: NDArray[np.integer]
     fmt: Format
 
     def _freeze(self, shape: str, dimensions: int) -> None:
@@ -53,7 +53,7 @@ class Product(Layer, kind=False):
             raise ConfigError(f"{what}: every value must be a code of {self.fmt}")
 
     @property
-    def matrix(self) -> NDArray[np.int8 | np.int16]:
+    def matrix(self) -> NDArray[np.integer]:
         """Weights of each output in the order in which the hardware takes them, a row each."""
         raise NotImplementedError
 
@@ -67,7 +67,7 @@ class Product(Layer, kind=False):
     def accumulator(self, x: Tensor) -> Fixed:
         """Narrowest format of all sums, from the actual weights; refuse what could overflow."""
         elements = self.matrix.shape[1]
-        if elements * max(-x.fmt.min, x.fmt.max) * max(-self.fmt.min, self.fmt.max) >= 1 << 62:
+        if elements * max(-x.fmt.min, x.fmt.max) * max(-self.fmt.min, self.fmt.max) >= LIMIT:
             raise ConfigError(f"{self.name}: {elements} products of {x.fmt} and {self.fmt} "
                               "could overflow 63 bits")  # fmt: skip
         low, high = self.bounds(x)
@@ -90,7 +90,7 @@ class Dense(Product):
         Format of the weights. ``Bipolar`` weights are -1 and +1.
     """
 
-    weights: NDArray[np.int8 | np.int16]
+    weights: NDArray[np.integer]
     fmt: Format
 
     def __post_init__(self) -> None:
@@ -118,7 +118,7 @@ class Dense(Product):
         return cls(**names, weights=weights, fmt=fmt)
 
     @property
-    def matrix(self) -> NDArray[np.int8 | np.int16]:
+    def matrix(self) -> NDArray[np.integer]:
         return self.weights
 
     def macs(self, *inputs: Tensor) -> int:
@@ -157,11 +157,13 @@ class Conv(Product):
 
     def __post_init__(self) -> None:
         self._freeze("(outputs, kernel height, kernel width, channels / groups)", 4)
-        if self.groups < 1 or len(self.weights) % self.groups:
+        if type(self.groups) is not int or self.groups < 1 or len(self.weights) % self.groups:
             raise ConfigError(
                 f"{self.name}: groups must divide the {len(self.weights)} outputs, "
                 f"not {self.groups}"
             )
+        if type(self.pad_value) is not int:
+            raise ConfigError(f"{self.name}: pad_value must be an integer, not {self.pad_value!r}")
 
     @property
     def window(self) -> Window:
@@ -172,7 +174,7 @@ class Conv(Product):
         )
 
     @property
-    def matrix(self) -> NDArray[np.int8 | np.int16]:
+    def matrix(self) -> NDArray[np.integer]:
         return self.weights.reshape(len(self.weights), -1)
 
     def output(self, *inputs: Tensor) -> Tensor:
@@ -207,16 +209,21 @@ class Conv(Product):
 
     @classmethod
     def read(cls, attributes: dict[str, Any], arrays: dict[str, NDArray], **names: Any) -> Self:
-        row: dict[str, Any] = {
-            key: tuple(map(int, value)) if isinstance(value, list) else value
-            for key, value in attributes.items()
-        }
-        fmt, shape = parse_format(row.pop("fmt")), row.pop("shape")
+        row = {key: value for key, value in attributes.items() if key != "shape"}
+        shape: Any = attributes.get("shape")
+        shape = tuple(shape) if isinstance(shape, list) else shape
+        weights = arrays["weights"]
         what = f"{names['name']}.weights"
-        weights = unpacked(arrays["weights"], fmt, prod(shape[1:]), what)
-        if weights.size != prod(shape):
+        if not integers(shape, 4, 1):
+            raise ConfigError(f"{what}: shape must be 4 integers of at least 1, not {shape}")
+        if row.get("fmt") == str(Bipolar()):
+            weights = unpacked(weights, Bipolar(), prod(shape[1:]), what)
+            if len(weights) != shape[0]:
+                raise ConfigError(f"{what}: must have {shape[0]} rows, not {len(weights)}")
+            weights = weights.reshape(shape)
+        if weights.shape != shape:
             raise ConfigError(f"{what}: shape must be {shape}, not {weights.shape}")
-        return cls(**names, **row, weights=weights.reshape(shape), fmt=fmt)
+        return super().read(row, {**arrays, "weights": weights}, **names)
 
     def macs(self, *inputs: Tensor) -> int:
         rows, columns, _ = self.output(*inputs).shape

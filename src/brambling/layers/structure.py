@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from brambling.errors import ConfigError
-from brambling.layers.base import Layer, Tensor
-from brambling.quant.formats import Bipolar, Fixed
+from brambling.layers.base import Layer, Tensor, spanning
+from brambling.quant.formats import Fixed
 
 __all__ = ["Add", "ArgMax", "Concat", "Flatten", "Slice"]
 
@@ -29,6 +29,13 @@ class Join(Layer, kind=False):
         """Return the common number of fractional bits; refuse fewer than two inputs."""
         if len(inputs) < 2:
             raise ConfigError(f"{self.name}: needs two inputs or more, not {len(inputs)}")
+        shifts = self.shifts(*inputs)
+        for source, x, shift in zip(self.inputs, inputs, shifts, strict=True):
+            if x.fmt.width + shift > 63:
+                raise ConfigError(
+                    f"{self.name}: {source!r} is {x}, and shifted left by {shift} bits it could "
+                    "overflow 63 bits: requantise it first"
+                )
         return max(x.fmt.frac for x in inputs)
 
     @staticmethod
@@ -53,7 +60,7 @@ class Add(Join):
         shifts = self.shifts(*inputs)
         low = sum(x.fmt.min << n for x, n in zip(inputs, shifts, strict=True))
         high = sum(x.fmt.max << n for x, n in zip(inputs, shifts, strict=True))
-        return Tensor(inputs[0].shape, Fixed.spanning(low, high, frac))
+        return Tensor(inputs[0].shape, spanning(self.name, low, high, frac))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -69,12 +76,12 @@ class Concat(Join):
                     f"is {inputs[0]} and {source!r} is {x}"
                 )
         shape = (*inputs[0].shape[:-1], sum(x.shape[-1] for x in inputs))
-        if all(x.fmt == Bipolar() for x in inputs):
-            return Tensor(shape, Bipolar())
+        if all(x.fmt == inputs[0].fmt for x in inputs):
+            return Tensor(shape, inputs[0].fmt)
         shifts = self.shifts(*inputs)
         low = min(x.fmt.min << n for x, n in zip(inputs, shifts, strict=True))
         high = max(x.fmt.max << n for x, n in zip(inputs, shifts, strict=True))
-        return Tensor(shape, Fixed.spanning(low, high, frac))
+        return Tensor(shape, spanning(self.name, low, high, frac))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -87,6 +94,11 @@ class Slice(Layer):
     def output(self, *inputs: Tensor) -> Tensor:
         x = self._one(inputs)
         channels = x.shape[-1] if x.shape else 0
+        if type(self.start) is not int or type(self.stop) is not int:
+            raise ConfigError(
+                f"{self.name}: start and stop must be integers, "
+                f"not {self.start!r} and {self.stop!r}"
+            )
         if not 0 <= self.start < self.stop <= channels:
             raise ConfigError(
                 f"{self.name}: start and stop must lie in 0 to {channels} in that order, "

@@ -1,4 +1,4 @@
-"""Networks that come with the package, and the MNIST test images to recheck their accuracy."""
+"""Networks that come with the package, and test images to recheck their accuracy."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,12 +10,21 @@ from numpy.typing import NDArray
 
 from brambling.errors import ConfigError, FileProblem
 from brambling.network import Network
-from brambling.quant.data import read_images, read_labels
+from brambling.quant.data import find, pair, read_cifar, read_images, read_labels
 
-__all__ = ["Entry", "entries", "evaluation_set", "load", "names"]
+__all__ = [
+    "Entry",
+    "dataset_of",
+    "entries",
+    "evaluation_set",
+    "load",
+    "names",
+    "read_test_set",
+]
 
 FOLDER = Path(str(files(__name__)))
 SUFFIX = ".safetensors"
+DATASETS = {"MNIST": 28 * 28, "CIFAR-10": 32 * 32 * 3}  #: Elements of an image.
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +91,40 @@ def entries() -> tuple[Entry, ...]:
     return tuple(rows)
 
 
+def dataset_of(network: Network) -> str:
+    """Name of the data set whose images ``network`` takes: the recorded one, or by their size."""
+    recorded = network.provenance.get("dataset")
+    if recorded in DATASETS:
+        return str(recorded)
+    for name, size in DATASETS.items():
+        if network.input.size == size:
+            return name
+    raise ConfigError(
+        f"{network.name} takes {network.input}, which are no images of {' or '.join(DATASETS)}: "
+        "give --images"
+    )
+
+
 def evaluation_set(dataset: str = "MNIST") -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the test images ``(n, rows, columns)`` and labels ``(n,)`` of the package."""
-    if dataset != "MNIST":
-        raise ConfigError(f"the test images of MNIST come with the package, not of {dataset!r}")
+    """Return the test images ``(n, rows, columns, …)`` and labels ``(n,)`` of the package.
+
+    All 10,000 of MNIST, the first 200 of CIFAR-10.
+    """
+    if dataset not in DATASETS:
+        raise ConfigError(
+            f"test images of {' and '.join(DATASETS)} come with the package, not of {dataset!r}"
+        )
+    if dataset == "CIFAR-10":
+        return read_cifar(checked(FOLDER / "cifar10" / "test_sample.bin.xz"))
     folder = FOLDER / "mnist"
     return (
         read_images(checked(folder / "t10k-images-idx3-ubyte.gz")),
         read_labels(checked(folder / "t10k-labels-idx1-ubyte.gz")),
     )
+
+
+def read_test_set(dataset: str, folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Read all test images and labels of a data set from ``folder``, as :func:`evaluation_set`."""
+    if dataset == "CIFAR-10":
+        return read_cifar(find(folder, "test_batch.bin", ".xz", "CIFAR-10's test_batch.bin"))
+    return pair(folder, "t10k")

@@ -1,0 +1,250 @@
+"""Steps of a float model that pool, join, cut or end: see :mod:`brambling.quant.lowering`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from math import lcm, prod
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from brambling.layers.structure import Join
+from brambling.network import (
+    Add,
+    ArgMax,
+    Concat,
+    Flatten,
+    Pool,
+    Requantise,
+    Slice,
+    Tensor,
+    Upsample,
+)
+from brambling.quant.export import Norm
+from brambling.quant.formats import Fixed
+from brambling.quant.lowering import Builder, alike, pair, unsupported
+from brambling.quant.values import Value, linear
+
+__all__ = ["add", "average", "concat", "cut", "end", "flatten", "maximum", "repeat"]
+
+WIDE = Fixed(62)  #: Sums before the arg-max must be of this format.
+
+
+# Images -------------------------------------------------------------------------------------------
+
+
+def maximum(builder: Builder, module: nn.MaxPool2d, x: Value, what: str) -> Value:
+    """Largest integer of a window: that of the largest value, where no channel is falling."""
+    for attribute, plain in (("dilation", 1), ("ceil_mode", False), ("return_indices", False)):
+        value = getattr(module, attribute)
+        if pair(value) != pair(plain):
+            raise unsupported(what, attribute, value, f"use {plain}")
+    if x.curve:
+        raise unsupported(what, "input", "unquantised", "put a QuantActivation before it")
+    x = builder.turned(x)
+    if any(norm.gain < 0 for norm in x.norms):
+        raise unsupported(
+            what, "input", "falling where its integers rise", "put it behind the QuantActivation"
+        )
+    down, across = pair(module.padding)
+    layer = Pool(
+        name=builder.name("pool"),
+        inputs=(x.edge,),
+        kind="max",
+        kernel=pair(module.kernel_size),
+        stride=pair(module.stride),
+        padding=(down, down, across, across),
+    )
+    return replace(x, edge=layer.name, tensor=builder.add(layer), alone=False)
+
+
+def average(
+    builder: Builder,
+    x: Value,
+    kernel: tuple[int, int] | None,
+    stride: tuple[int, int] | None,
+    what: str,
+) -> Value:
+    """Average of a window, ``None`` for the whole image: a sum; division is only its meaning."""
+    if x.curve or x.bends:
+        raise unsupported(what, "input", "unquantised", "put a QuantActivation before it")
+    taps = prod(kernel or x.tensor.shape[:2])
+    kind = "sum" if taps & (taps - 1) else "average"
+    layer = Pool(
+        name=builder.name("pool"), inputs=(x.edge,), kind=kind, kernel=kernel, stride=stride
+    )
+    norms = tuple(replace(n, gain=n.gain / taps, mean=n.mean * taps) for n in x.norms)
+    return replace(
+        x,
+        edge=layer.name,
+        tensor=builder.add(layer),
+        norms=norms,
+        low=x.low * taps,
+        high=x.high * taps,
+        stride=1,
+        alone=False,
+    )
+
+
+def repeat(builder: Builder, x: Value, factor: tuple[int, int]) -> Value:
+    """Every pixel repeated."""
+    layer = Upsample(name=builder.name("up"), inputs=(x.edge,), factor=factor)
+    return replace(x, edge=layer.name, tensor=builder.add(layer), alone=False)
+
+
+def flatten(builder: Builder, x: Value) -> Value:
+    """Image as a vector; PyTorch's order is remembered, for it has channels outermost."""
+    if len(x.tensor.shape) == 1:
+        return x
+    height, width, channels = x.tensor.shape
+    layer = Flatten(name=builder.name("flatten"), inputs=(x.edge,))
+    tensor = builder.add(layer)
+    order = np.arange(tensor.size).reshape(channels, height, width).transpose(1, 2, 0).reshape(-1)
+    return replace(
+        x,
+        edge=layer.name,
+        tensor=tensor,
+        norms=every(x.norms, height * width),
+        low=np.tile(x.low, height * width) if len(x.low) > 1 else x.low,
+        high=np.tile(x.high, height * width) if len(x.high) > 1 else x.high,
+        order=None if height * width == 1 else order,
+        alone=False,
+    )
+
+
+def every(norms: tuple[Norm, ...], pixels: int) -> tuple[Norm, ...]:
+    return norms if len(norms) == 1 else norms * pixels
+
+
+# Joins --------------------------------------------------------------------------------------------
+
+
+def shifted(x: Value, shift: int) -> Value:
+    """Return the same real values, of integers that a join moves to the left."""
+    norms = tuple(
+        replace(n, gain=n.gain / (1 << shift), mean=n.mean * (1 << shift)) for n in x.norms
+    )
+    return replace(x, norms=norms, low=x.low << shift, high=x.high << shift)
+
+
+def aligned(values: Sequence[Value], what: str) -> list[Value]:
+    """Values as a join sees them; refuse what has no integers of its own."""
+    for x in values:
+        if not x.plain:
+            raise unsupported(what, "input", "unquantised", "put a QuantActivation before it")
+    shifts = Join.shifts(*(x.tensor for x in values))
+    return [shifted(x, shift) for x, shift in zip(values, shifts, strict=True)]
+
+
+def add(builder: Builder, values: Sequence[Value], what: str) -> Value:
+    """Sum; a step of 1 must be worth the same everywhere, once radix points are aligned."""
+    parts = aligned(values, what)
+    layer = Add(name=builder.name("add"), inputs=tuple(x.edge for x in values))
+    tensor = builder.add(layer)
+    rows = list(zip(*(x.each() for x in parts), strict=True))
+    norms = []
+    for row in rows:
+        if any(norm.gain != row[0].gain for norm in row):
+            scales = " and ".join(f"{float(norm.gain):g}" for norm in row)
+            raise unsupported(what, "scales of the inputs", scales, "round both by method radix")
+        zero = sum((norm.mean for norm in row), Fraction(0))
+        norms.append(linear(row[0].gain, zero, sum((norm.bias for norm in row), Fraction(0))))
+    low = sum_of([x.low for x in parts])
+    high = sum_of([x.high for x in parts])
+    return Value(layer.name, tensor, alike(norms), low, high, order=values[0].order)
+
+
+def sum_of(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.sum(np.broadcast_arrays(*rows), axis=0)
+
+
+def concat(builder: Builder, values: Sequence[Value], what: str) -> Value:
+    """Channels of one value after those of another."""
+    if len(values) == 1:
+        return values[0]
+    if any(x.order is not None for x in values):
+        raise unsupported(what, "input", "a flattened image", "join the images, then flatten")
+    parts = aligned(values, what)
+    layer = Concat(name=builder.name("cat"), inputs=tuple(x.edge for x in values))
+    tensor = builder.add(layer)
+    norms = [norm for x in parts for norm in x.each()]
+    low, high = (
+        np.concatenate([np.broadcast_to(getattr(x, key), x.channels) for x in parts])
+        for key in ("low", "high")
+    )
+    stride = min(x.stride for x in parts)
+    return Value(layer.name, tensor, alike(norms), low, high, stride)
+
+
+def cut(builder: Builder, x: Value, start: int, stop: int, what: str) -> Value:
+    """Channels ``start`` to ``stop - 1``."""
+    if x.order is not None:
+        raise unsupported(what, "input", "a flattened image", "cut the image, then flatten")
+    layer = Slice(name=builder.name("slice"), inputs=(x.edge,), start=start, stop=stop)
+    norms = x.norms if len(x.norms) == 1 else x.norms[start:stop]
+    low, high = (row if len(row) == 1 else row[start:stop] for row in (x.low, x.high))
+    tensor = builder.add(layer)
+    return replace(x, edge=layer.name, tensor=tensor, norms=norms, low=low, high=high, alone=False)
+
+
+# The end ------------------------------------------------------------------------------------------
+
+
+def end(builder: Builder, x: Value, argmax: bool, what: str = "output") -> Value:
+    """Make integers in the order of the logits; then, where ``argmax``, the index of the largest.
+
+    Where one scale is common to all classes, its sums are in that order but for the biases.
+    """
+    if not x.plain:
+        raise unsupported(what, "value", "unquantised", "put a QuantActivation before it")
+    if argmax:
+        x = flatten(builder, x)
+        if x.order is not None:
+            raise unsupported(what, "value", "a flattened image", "put a QuantLinear before it")
+    if min(norm.gain for norm in x.norms) <= 0:
+        raise unsupported(what, "scale", "0 or less", "use one above 0")
+    if len(x.norms) > 1:
+        x = comparable(builder, x, argmax, what)
+    if argmax:
+        builder.add(ArgMax(name="argmax", inputs=(x.edge,)))
+    return x
+
+
+def comparable(builder: Builder, x: Value, argmax: bool, what: str) -> Value:
+    """Integers of one scale: ``sum * multiplier + bias``.
+
+    With a common unit a logit is a whole number of units plus a fraction below 1. Only the order
+    of the fractions matters to the order of the logits, so a few bits to the right hold it.
+    """
+    norms: Sequence[Norm] = x.norms
+    common = lcm(*(norm.gain.denominator for norm in norms))
+    whole = [int(norm.gain * common) for norm in norms]
+    unit = Fraction(int(np.gcd.reduce(np.array(whole, dtype=object))), common)
+    offsets = [(norm.bias - norm.mean * norm.gain) / unit for norm in norms]
+    fractions = sorted({offset % 1 for offset in offsets})
+    more = (len(fractions) - 1).bit_length()
+    if more and not argmax:
+        raise unsupported(what, "bias", "between the steps of the sums", "set bias_step")
+    multiplier = [int(norm.gain / unit) << more for norm in norms]
+    bias = [(int(o // 1) << more) + fractions.index(o % 1) for o in offsets]
+    bounds = [
+        m * int(edge) + b
+        for rows in (x.low, x.high)
+        for m, b, edge in zip(multiplier, bias, np.broadcast_to(rows, len(bias)), strict=True)
+    ]
+    if max(map(abs, bounds)) + 1 > WIDE.max:
+        raise unsupported(what, "scales", "so different", "use one scale for the last layer")
+    single = multiplier[:1] if len(set(multiplier)) == 1 else multiplier
+    frac = x.tensor.fmt.frac + more if single == [1 << more] else 0
+    layer = Requantise(
+        name="bias",
+        inputs=(x.edge,),
+        multiplier=np.array(single),
+        bias=np.array(bias),
+        fmt=Fixed.spanning(min(bounds), max(bounds), frac),
+    )
+    tensor: Tensor = builder.add(layer)
+    low, high = np.array([min(bounds)]), np.array([max(bounds)])
+    # Where fractions were ranked only the order is exact.
+    return Value(layer.name, tensor, (linear(unit / (1 << more)),), low, high)
