@@ -43,7 +43,7 @@ class Polish:
     ) -> None:
         self.part = part
         self.every = every
-        self.prices = np.array(prices)
+        self.prices = prices
         self.engines = [Engine(step, part) for step in chain]
         self.inputs: list[list[Link]] = [[] for _ in chain]
         self.outputs: list[list[Link]] = [[] for _ in chain]
@@ -91,7 +91,7 @@ class Polish:
     def _cost(self, taken: NDArray[np.int64], most: Needs) -> NDArray[np.float64]:
         there = np.maximum(vector(most), 1)
         excess = np.maximum(taken - there, 0) / there
-        return taken @ self.prices + EXCESS * excess.sum(axis=-1)
+        return taken @ np.array(self.prices) + EXCESS * excess.sum(axis=-1)
 
     def _own(self, n: int, chosen: Sequence[Stage]) -> NDArray[np.int64]:
         pixels = None
@@ -102,17 +102,12 @@ class Polish:
 
     def _before(self, n: int, chosen: Sequence[Stage]) -> NDArray[np.int64]:
         """Adapters at the inputs of a step."""
-        rows = [
-            self._between(
-                link,
-                chosen[link.source].pe,
-                chosen[link.source].pixels,
-                chosen[n].simd,
-                chosen[n].pixels,
-            )
-            for link in self.inputs[n]
-        ]
-        return np.sum(rows, axis=0, dtype=np.int64) if rows else np.zeros(3, np.int64)
+        found, reader = np.zeros(3, np.int64), chosen[n]
+        for link in self.inputs[n]:
+            source = chosen[link.source]
+            lanes = source.pe, source.pixels, reader.simd, reader.pixels
+            found = found + self._between(link, *lanes)
+        return found
 
     def _around(self, n: int, pe: int, simd: int, chosen: Sequence[Stage]) -> NDArray[np.int64]:
         """Adapters at both ends of a step, if it had that many lanes."""

@@ -22,7 +22,7 @@ from brambling.boards.choices import Choices, pixel_counts, shape_of
 from brambling.boards.knapsack import Items, Knapsack
 from brambling.boards.parts import Board
 from brambling.boards.polish import Polish
-from brambling.boards.resources import Needs
+from brambling.boards.resources import Needs, interval
 from brambling.boards.wiring import families, links
 from brambling.errors import ConfigError, DoesNotFit
 from brambling.network import Network
@@ -41,8 +41,6 @@ ROUNDS = 6  #: Times that a network is folded again because its adapters did not
 
 NOTHING = Needs()
 RESOURCES = ("blocks", "luts", "dsps")
-NO_FIT = "no folding fits: choose a larger part or a smaller network"
-SMALLER = "ask for fewer frames a second, goal min-area or fps=N"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +136,11 @@ class Options:
         chosen = knapsack.best([family.items for family in left], self.polish.prices)
         if chosen is None:
             return None
+        return self._stages(left, chosen)
+
+    def _stages(
+        self, left: tuple[Family, ...], chosen: list[tuple[int, list[int]]]
+    ) -> tuple[Stage, ...]:
         found = {}
         for family, (variant, ways) in zip(left, chosen, strict=True):
             for n, choices, way in zip(family.members, family.variants[variant], ways, strict=True):
@@ -163,13 +166,33 @@ class Options:
                 low = middle
         return intervals[high]
 
-    def nearest(self, limit: int, reserve: Needs) -> Needs:
+    def fit(self, wanted: int | None, reserve: Needs) -> tuple[Stage, ...] | Needs:
+        """Return stages that fit with their adapters; where none do, about what is needed.
+
+        ``wanted`` is the largest interval, ``None`` as small as fits.
+        """
+        most = available(self.board, reserve)
+        for _ in range(ROUNDS):
+            limit = self.smallest(reserve) if wanted is None else wanted
+            chosen = None if limit is None else self.best(limit, reserve)
+            if limit is None or chosen is None:
+                break
+            stages = self.polish.run(chosen, limit, most)
+            taken = self.polish.total(stages)
+            over = Needs(*(max(0, getattr(taken, k) - getattr(most, k)) for k in RESOURCES))
+            if over == NOTHING:
+                return stages
+            # What adapters take is known only now: fold again, leaving room for it.
+            reserve += over
+        return self.nearest(self.intervals[-1] if wanted is None else wanted, most)
+
+    def nearest(self, limit: int, most: Needs) -> Needs:
         """Return about the least that is needed where nothing fits, by its largest share.
 
         Found on parts some times as large; multipliers and block RAMs are counted in pieces as many
         times as large, rounded.
         """
-        left, most = self.within(limit), available(self.board, reserve)
+        left = self.within(limit)
         most = Needs(max(most.blocks, 1), max(most.luts, 1), max(most.dsps, 0))
 
         def choice(times: float) -> list[tuple[int, list[int]]] | None:
@@ -189,12 +212,7 @@ class Options:
             found = choice(middle)
             low, high = (middle, high) if found is None else (low, middle)
             chosen = found or chosen
-        rows = [
-            family.variants[variant][m].rows[way]
-            for family, (variant, ways) in zip(left, chosen, strict=True)
-            for m, way in enumerate(ways)
-        ]
-        return Needs(*np.sum(rows, axis=0)[1:].tolist())
+        return self.polish.total(self._stages(left, chosen))
 
 
 def available(board: Board, reserve: Needs) -> Needs:
@@ -239,63 +257,29 @@ def fold(
         raise ConfigError(f"clock must be at least 1 Hz, not {clock_hz}")
     options = Options.of(network, board)
     wanted = wanted_interval(goal, clock_hz, options)
-    most, taken = available(board, reserve), NOTHING
-    for _ in range(ROUNDS):
-        stages = _solve(network, options, goal, wanted, clock_hz, reserve, most)
-        taken = options.polish.total(stages)
-        over = Needs(*(max(0, getattr(taken, k) - getattr(most, k)) for k in RESOURCES))
-        if over == NOTHING:
-            return Plan(
-                network=network.name, board=board.name, goal=goal, clock_hz=clock_hz, stages=stages
-            )
-        reserve += over  # What adapters take is known only now: fold again, leaving room for it.
-    remedy = NO_FIT if goal == "min-area" else SMALLER
-    raise _too_much(f"{network.name} with its adapters", board, taken, most, remedy)
-
-
-def _solve(
-    network: Network,
-    options: Options,
-    goal: str,
-    wanted: int | None,
-    clock_hz: int,
-    reserve: Needs,
-    most: Needs,
-) -> tuple[Stage, ...]:
-    """Return stages that fit besides ``reserve``; with adapters they may be more than ``most``."""
-    smallest = options.smallest(reserve)
-    if smallest is None:
-        raise _refusal(network, options, options.intervals[-1], reserve)
-    limit = smallest if wanted is None else wanted
-    chosen = options.best(limit, reserve)
-    if chosen is None:
-        raise _refusal(
-            network,
-            options,
-            limit,
-            reserve,
-            f"with goal {goal} ",
-            f"the fastest folding that fits has an interval of {smallest} cycles: "
-            f"fps={clock_hz // smallest}",
-        )
-    return options.polish.run(chosen, limit, most)
+    found = options.fit(wanted, reserve)
+    if isinstance(found, Needs):
+        raise _refusal(network, options, goal, clock_hz, reserve, found)
+    return Plan(network=network.name, board=board.name, goal=goal, clock_hz=clock_hz, stages=found)
 
 
 def _refusal(
-    network: Network,
-    options: Options,
-    limit: int,
-    reserve: Needs,
-    goal: str = "",
-    remedy: str = NO_FIT,
+    network: Network, options: Options, goal: str, clock_hz: int, reserve: Needs, need: Needs
 ) -> DoesNotFit:
-    board = options.board
-    most, need = available(board, reserve), options.nearest(limit, reserve)
-    return _too_much(f"{network.name} {goal}".strip(), board, need, most, remedy)
-
-
-def _too_much(what: str, board: Board, need: Needs, most: Needs, remedy: str) -> DoesNotFit:
-    """Say which resource is exceeded most."""
+    """Say what is exceeded, and name the fastest that fits where there is one."""
+    board, most = options.board, available(options.board, reserve)
+    what, remedy = network.name, "no folding fits: choose a larger part or a smaller network"
+    if goal.startswith("fps"):
+        fastest = options.fit(None, reserve)
+        if isinstance(fastest, Needs):
+            need = fastest
+        else:
+            cycles = max(map(interval, options.chain, fastest))
+            what += f" with goal {goal}"
+            remedy = (
+                f"the fastest folding that fits has an interval of {cycles} cycles: "
+                f"fps={clock_hz // cycles}"
+            )
     names = ("block RAMs", f"LUTs ({LUT_SHARE:.0%} of {board.part.luts:,})", "multipliers")
     rows = [(getattr(need, key), getattr(most, key)) for key in RESOURCES]
     n = max(range(3), key=lambda n: rows[n][0] / max(rows[n][1], 1))

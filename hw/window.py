@@ -375,7 +375,7 @@ class WindowFeed(Feed):
                 init=[],
                 # A word is never read while it is written, but for nothing: no need for logic that
                 # settles what is read then. Yosys believes it only of reads that it registers.
-                attrs={"ram_style": STYLES[spec.store], "no_rw_check": 1},
+                attrs={"ram_style": STYLES[spec.store], "no_rw_check": "1"},
             )
             m.submodules[f"bank{n}"] = cells
             port = cells.write_port()

@@ -31,7 +31,8 @@ __all__ = ["Bits", "Choice", "Point", "Precision", "Row", "apply", "search", "st
 
 CALIBRATION = 256  #: Images that choose the radix points.
 BATCH = 250  #: Images evaluated at a time.
-TRIALS = 9  #: Radix points tried, from the one that leaves no code unused.
+BEFORE = 2  #: Radix points tried left of the one that leaves no code unused,
+TRIALS = 10  #: and in all.
 WIDTHS = (16, 8, 6, 4)
 
 
@@ -188,10 +189,10 @@ def float_data(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 def trials(values: Tensor, bits: int, signed: bool) -> range:
-    """Radix points worth trying: from the last that clips nothing, to the right."""
+    """Radix points worth trying: around the last that clips nothing, most to its right."""
     largest = float(values.abs().max())
     high = (1 << bits - signed) - 1
-    first = floor(log2(high / largest)) if largest else 0
+    first = floor(log2(high / largest)) - BEFORE if largest else 0
     return range(first, first + TRIALS)
 
 
@@ -257,8 +258,8 @@ def static(model: nn.Module, images: NDArray, bits: Bits) -> Choice:
     activations, then the activations'. Layers of different width share the place of the point.
     """
     model = copy.deepcopy(model).eval()
-    x = pixels_of(images, "calibration")
-    return uniform(model, x, float_data(model, x), widths(products(model), bits), bits.data)
+    found, x = products(model), pixels_of(images, "calibration")
+    return uniform(model, x, float_data(model, x), widths(found, bits), bits.data)
 
 
 def uniform(

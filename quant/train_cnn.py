@@ -128,12 +128,12 @@ class Recipe:
 
 
 RECIPES = {
-    "cifar10-cnv": Recipe("cnv-w1a1", "cifar10", ("cnv",), 44, batch=100, shift=2),
+    "cifar10-cnv": Recipe("cnv-w1a1", "cifar10", ("cnv",), 22, batch=100, shift=2),
     "cifar10-resnet8": Recipe(
         zoo="resnet8-w4a4",
         data="cifar10",
         model=("resnet8",),
-        epochs=30,
+        epochs=26,
         rate=0.1,
         optimiser="sgd",
         warm=0.15,
@@ -145,7 +145,7 @@ RECIPES = {
         zoo="brambling-cifar-w4a4",
         data="cifar10",
         model=("resnet_b",),
-        epochs=18,
+        epochs=21,
         rate=0.1,
         optimiser="sgd",
         warm=0.2,

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from brambling.errors import ConfigError
 from brambling.hw.accelerator import Accelerator, Edge, Node, edges, pipeline
-from brambling.hw.mvu import XnorMvuSpec
 from brambling.hw.verilog import module_name, to_verilog
 from brambling.network import Network
 from brambling.plan import Plan
@@ -56,9 +55,9 @@ def watched(nodes: tuple[Node, ...]) -> tuple[Watched, ...]:
 
 def encode(nodes: tuple[Node, ...], edge: Edge, codes: NDArray) -> NDArray[np.uint8]:
     """Payloads that carry ``codes`` of ``edge``: the inverse of its ``decode``."""
-    node = next(node for node in nodes if node.name == edge.node)
-    if edge.port == "products" and isinstance(node.spec, XnorMvuSpec):
-        codes = (codes + node.spec.inputs) // 2 + node.spec.offsets
+    if edge.port == "products":
+        node = next(node for node in nodes if node.name == edge.node)
+        codes = node.spec.accumulators_of(codes)
     return edge.beats.pack(codes)
 
 

@@ -247,15 +247,20 @@ def sequence(seed):
 
 
 CNNS = {
-    make.__name__: make
-    for make in (binary_cnn, fixed_cnn, residual, separable, bordered, sequence)
+    make.__name__: make for make in (binary_cnn, fixed_cnn, residual, separable, bordered, sequence)
 }
+
+
+@pytest.fixture(scope="session")
+def cnns():
+    """Small convolutional networks by name: functions of a seed that draws their weights."""
+    return CNNS
 
 
 @pytest.fixture(scope="session", params=CNNS)
 def small_cnn(request):
-    """Small convolutional networks with random weights that have every kind of layer."""
-    return lambda seed=0: CNNS[request.param](seed)
+    """Each of them."""
+    return CNNS[request.param]
 
 
 def random_stage(step, rng):
@@ -270,7 +275,9 @@ def random_stage(step, rng):
     pe = lanes(step.outputs, step.outputs if step.chunks > 1 else 0)
     if step.engine in {"concat", "slice"}:
         simd = lanes(0, step.grain)
-    style = str(rng.choice(["dsp", "lut", "planes"] if step.engine == "product" else ["lut", "dsp"]))
+    style = str(
+        rng.choice(["dsp", "lut", "planes"] if step.engine == "product" else ["lut", "dsp"])
+    )
     return Stage(
         layer=step.name,
         engine=step.engine,
@@ -296,8 +303,6 @@ def random_plan():
     def make(network, seed):
         rng = np.random.default_rng(seed)
         stages = tuple(random_stage(step, rng) for step in steps(network))
-        return Plan(
-            network=network.name, board="ulx3s-85f", goal="hand", clock_hz=1, stages=stages
-        )
+        return Plan(network=network.name, board="ulx3s-85f", goal="hand", clock_hz=1, stages=stages)
 
     return make

@@ -11,7 +11,8 @@ from brambling.errors import FileProblem
 from brambling.files import write_atomically
 from brambling.hw.accelerator import Accelerator, Node, edges, pipeline
 from brambling.hw.beat import Beats
-from brambling.hw.mvu import XnorMvuSpec
+from brambling.hw.mac import MacSpec
+from brambling.hw.mvu import MvuSpec
 from brambling.hw.verilog import module_name, to_verilog
 from brambling.network import Network, Tensor
 from brambling.plan import Plan
@@ -144,6 +145,23 @@ def frame(beats: Beats, tensor: Tensor) -> str:
     )
 
 
+def weights(spec: MacSpec) -> str:
+    """Describe the memory of an engine's weights."""
+    feed, bank = spec.feed, spec.bank
+    words = feed.chunks * feed.folds * feed.beats
+    text = (
+        f"{words} words of {bank.width} bits; word `(c * {feed.folds} + f) * {feed.beats} + s` is "
+        f"slot `s` of fold `f` of group `c`"
+    )
+    if isinstance(spec, MvuSpec):
+        text += f": the weights of outputs from `f * {spec.pe}` for {feed.simd} inputs"
+        if spec.style == "xnor":
+            return f"{text}; bit `k * {spec.pe} + p` is output `p`, input `k`; 1 is +1, 0 is -1"
+    if spec.style == "planes":
+        return f"{text}; bit by bit of the weights, the lowest first"
+    return f"{text}; output by output, in each input by input, {spec.fmt}, the first lowest"
+
+
 def port_map(network: Network, nodes: tuple[Node, ...]) -> str:
     """Return the ports in words, as Markdown."""
     i, o = nodes[0].spec.i, nodes[-1].spec.o
@@ -173,14 +191,8 @@ def port_map(network: Network, nodes: tuple[Node, ...]) -> str:
     if network.classes:
         rows += ["", "Classes: " + ", ".join(f"{n} {c}" for n, c in enumerate(network.classes))]
     rows += ["", "## Memories", ""]
-    for node in nodes:
-        spec = node.spec
-        if isinstance(spec, XnorMvuSpec):
-            rows.append(
-                f"- `{node.name}.weights`: {spec.timing.interval} words of {spec.pe * spec.simd} "
-                f"bits. Word `f * {spec.i.count} + s`, bit `k * {spec.pe} + p`: the weight of "
-                f"output `f * {spec.pe} + p` for input `s * {spec.simd} + k`; 1 is +1, 0 is -1."
-            )
+    rows += [f"- `{node.name}.weights`: {weights(node.spec)}" for node in nodes
+             if isinstance(node.spec, MacSpec)]  # fmt: skip
     rows += ["", "## Where the network's edges are", ""]
     rows += [
         f"- `{edge.name}`: instance `{edge.node}`, `{edge.port}__payload`, {bits(edge.beats)}"

@@ -74,6 +74,8 @@ def images_for(dataset: str, folder: Path | None) -> tuple[NDArray, NDArray, NDA
 def precision_verb(args: argparse.Namespace) -> int:
     """Compare float, static and dynamic fixed point at 16, 8, 6 and 4 bits."""
     try:
+        import torch
+
         from brambling.quant import radix
         from brambling.quant.floats import load_float
     except ImportError as error:
@@ -86,6 +88,7 @@ def precision_verb(args: argparse.Namespace) -> int:
     calibration, images, labels = images_for(loaded.dataset, args.data)
     if not args.all:
         images, labels = images[:IMAGES], labels[:IMAGES]
+    torch.set_num_threads(1)  # batches are small; threads that wait for each other cost more
     with progress_bar() as tell:
         result = radix.table(
             loaded.module,

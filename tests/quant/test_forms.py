@@ -48,8 +48,8 @@ def is_exact(layer, found):
     assert np.array_equal(golden.run(network, frames)["act"], expected(found, x))
 
 
-def line(gain, bias=0, mean=0, variance=1):
-    return Norm(*map(Fraction, (gain, bias, mean, variance)))
+def line(gain: Fraction | int, bias: Fraction | int = 0):
+    return Norm(Fraction(gain), Fraction(bias), Fraction(0), Fraction(1))
 
 
 def random_norms(seed, channels, slope):

@@ -123,7 +123,10 @@ UNSUPPORTED = {
     ),
     "scale of each channel": (
         [pixels(), conv(3, 4, quantiser=lsq(4, 4)), conv(4, 4)],
-        "2 (QuantConv2d): input cannot be of a scale for each channel: put a QuantActivation before it",
+        (
+            "2 (QuantConv2d): input cannot be of a scale for each channel: put a QuantActivation "
+            "before it"
+        ),
     ),
     "scales of a sum": (
         [pixels(), Joined(lambda a, b: a + b, conv(3, 4), conv(3, 4, quantiser=THREE))],
@@ -137,10 +140,10 @@ UNSUPPORTED = {
         "add (add): inputs cannot be numbers: add two tensors",
     ),
     "padding that is no code": (
-        [pixels(100.5), conv(3, 4, padding=1)],
+        [pixels(300), conv(3, 4, padding=1)],
         (
-            "1 (QuantConv2d): padding cannot be with zeros, which are 100.5 of u8.0: use padding 0, or an "
-            "offset that is a code"
+            "1 (QuantConv2d): padding cannot be with zeros, which are 300 of u8.0: use padding 0, "
+            "or an offset that is a code"
         ),
     ),
     "padding by name": (

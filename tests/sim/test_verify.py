@@ -12,7 +12,7 @@ from brambling.errors import ConfigError, ToolProblem
 from brambling.generate import generate
 from brambling.hw.accelerator import Accelerator, edges, pipeline
 from brambling.hw.verilog import to_verilog
-from brambling.network import Dense, Network
+from brambling.network import Dense, Flatten, Network
 from brambling.sim import cocotb_runner
 from brambling.sim.verify import verify
 
@@ -54,6 +54,20 @@ def test_every_scenario_passes(simulator, network, hand_plan, images):
     assert result.edges_compared == len(network.tensors)
     per_frame = sum(edge.beats.count for edge in edges(pipeline(network, plan)))
     assert result.beats_compared > 6 * 4 * per_frame
+
+
+@pytest.mark.parametrize("kind", ["binary_cnn", "residual"])
+def test_convolutional_networks_pass(kind, cnns, random_plan, random_frames):
+    if shutil.which("c++") is None or shutil.which("make") is None:
+        pytest.skip("c++ or make is not on PATH")
+    network = cnns[kind](1)
+    plan = random_plan(network, 2)
+    result = verify(network, plan, random_frames(network, 3), frames=3)
+    assert result.failures == ()
+    assert result.tests == SCENARIOS
+    assert result.edges_compared == len(network.tensors) - sum(
+        isinstance(layer, Flatten) for layer in network.layers
+    )
 
 
 def test_a_wrong_weight_is_found(simulator, network, hand_plan, images, tmp_path):

@@ -1,0 +1,63 @@
+import json
+import re
+
+import pytest
+
+from brambling import verbs_precision
+from brambling.cli import main
+
+torch = pytest.importorskip("torch")
+floats = pytest.importorskip("brambling.quant.floats")
+models = pytest.importorskip("brambling.quant.models")
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """A LeNet-5 with random weights; few images."""
+    monkeypatch.setattr(verbs_precision, "IMAGES", 20)
+    monkeypatch.setattr(verbs_precision, "CALIBRATION", 8)
+    torch.manual_seed(0)
+    file = tmp_path / "lenet5.safetensors"
+    floats.save_float(file, models.lenet5(None), "lenet5", {})
+    return file
+
+
+def test_table(path, capsys):
+    assert main(["precision", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "lenet5 on MNIST: 20 test images, 8 to calibrate"
+    columns = ["method", "data bits", "weight bits", "data step", "weight step", "accuracy", "loss"]
+    assert re.split(r" {2,}", lines[1].strip()) == columns
+    methods = [line.split()[0] for line in lines[2:12]]
+    assert methods == ["float", *["static", "dynamic"] * 4, "dynamic"]
+    assert [line.split()[1:3] for line in lines[3:11:2]] == [[n, n] for n in ("16", "8", "6", "4")]
+    assert "8 or 4" in lines[11]
+    assert max(map(len, lines)) <= 80
+
+
+def test_json(path, capsys):
+    assert main(["precision", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["model"], found["dataset"], found["images"]) == ("lenet5", "MNIST", 20)
+    assert len(found["rows"]) == 10
+    assert found["rows"][1]["choice"]["weights"]["1"].keys() == {"bits", "frac"}
+
+
+def test_unknown_model(capsys):
+    assert main(["precision", "alexnet"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "brambling: error: a float model is a .safetensors file or one of the zoo"
+    )
+    assert error.endswith("not 'alexnet'\n")
+
+
+def test_a_network_is_no_float_model(capsys):
+    path = verbs_precision.zoo.FOLDER / "tfc-w1a1.safetensors"
+    assert main(["precision", str(path)]) == 2
+    assert "float model version must be '1', not None" in capsys.readouterr().err
+
+
+def test_missing_data(path, tmp_path, capsys):
+    assert main(["precision", str(path), "--data", str(tmp_path / "none")]) == 2
+    assert "no such folder" in capsys.readouterr().err
