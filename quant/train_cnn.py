@@ -77,6 +77,9 @@ class Recipe:
         ``"adam"``, or ``"sgd"``: with Nesterov's momentum of 0.9.
     warm, least
         Share of the steps in which the rate rises from 0 to ``rate``; least rate.
+    tail, tail_rate
+        Last of the epochs, in which the rate falls once more, from ``tail_rate`` (Loshchilov and
+        Hutter 2017); the shares of ``warm`` are of the epochs before.
     decay
         Of weights, with ``"sgd"``.
     smoothing
@@ -100,6 +103,8 @@ class Recipe:
     optimiser: str = "adam"
     warm: float = 0.0
     least: float = 0.0
+    tail: int = 0
+    tail_rate: float = 0.0
     decay: float = 0.0
     smoothing: float = 0.0
     shift: int = 0
@@ -121,10 +126,18 @@ class Recipe:
 
     def rate_at(self, done: float) -> float:
         """Learning rate when a share ``done`` of the steps is done, 0 to 1."""
+        main = max(0.0, 1 - self.tail / self.epochs)
+        if done >= main and self.tail:
+            return max(self.least, falling(self.tail_rate, (done - main) / (1 - main)))
+        done /= main
         if done < self.warm:
             return max(self.least, self.rate * done / self.warm)
-        fall = (done - self.warm) / (1 - self.warm)
-        return max(self.least, self.rate * (1 + cos(pi * fall)) / 2)
+        return max(self.least, falling(self.rate, (done - self.warm) / (1 - self.warm)))
+
+
+def falling(rate: float, done: float) -> float:
+    """Rate on its way to 0 along half a cosine, of which a share ``done`` is done."""
+    return rate * (1 + cos(pi * done)) / 2
 
 
 RECIPES = {
@@ -133,11 +146,13 @@ RECIPES = {
         zoo="resnet8-w4a4",
         data="cifar10",
         model=("resnet8",),
-        epochs=26,
+        epochs=32,
         rate=0.1,
         optimiser="sgd",
         warm=0.15,
         least=1e-4,
+        tail=6,
+        tail_rate=0.03,
         decay=3e-4,
         shift=3,
     ),
@@ -145,7 +160,7 @@ RECIPES = {
         zoo="brambling-cifar-w4a4",
         data="cifar10",
         model=("resnet_b",),
-        epochs=21,
+        epochs=19,
         rate=0.1,
         optimiser="sgd",
         warm=0.2,

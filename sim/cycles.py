@@ -8,6 +8,7 @@ Cycle 0 is the first clock edge at which reset is low. A beat's cycle is the edg
 and ready are both high.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -117,6 +118,7 @@ class Model:
         self.wires: dict[Port, Wire] = {}
         self.feed = Source(source, 0, next_allowed(offer))
         self.processes: list[Process] = [self.feed]
+        self.ends: list[list[Wire]] = [[source]]  # What each process touches.
         self.engines: dict[str, Process] = {}
         for node in nodes:
             inputs = [self.wires[port] for port in node.sources] or [source]
@@ -131,9 +133,23 @@ class Model:
             process = process_of(node.spec, inputs, outputs)
             self.engines[node.name] = process
             self.processes.append(process)
+            self.ends.append(inputs + outputs)
         self.source = source
         self.output = self.wires[Port(nodes[-1].name)]
         self.processes.append(Sink(self.output, next_allowed(accept)))
+        self.ends.append([self.output])
+        self.neighbours = self._neighbours()
+
+    def _neighbours(self) -> list[list[int]]:
+        """For each process, the others that share a wire with it."""
+        touching: dict[int, set[int]] = {}
+        for number, wires in enumerate(self.ends):
+            for wire in wires:
+                touching.setdefault(id(wire), set()).add(number)
+        return [
+            sorted(set().union(*(touching[id(wire)] for wire in wires)) - {number})
+            for number, wires in enumerate(self.ends)
+        ]
 
     def run(self, beats: int, outputs: int) -> None:
         """Go on until ``beats`` have come and nothing moves any more.
@@ -142,12 +158,25 @@ class Model:
         """
         self.feed.count = beats
         while sum(process.step() for process in self.processes):
-            pass
+            self._settle()
         if len(self.output.times) < outputs:
             raise Deadlock(
                 f"the accelerator stops after {len(self.output.times)} of {outputs} output "
                 f"beats, with {len(self.source.times)} input beats taken"
             )
+
+    def _settle(self) -> None:
+        """Step every process, and again the neighbours of each that moved."""
+        waiting = deque(range(len(self.processes)))
+        queued = [True] * len(self.processes)
+        while waiting:
+            number = waiting.popleft()
+            queued[number] = False
+            if self.processes[number].step():
+                for other in self.neighbours[number]:
+                    if not queued[other]:
+                        queued[other] = True
+                        waiting.append(other)
 
     def periodic(self, frames: int, horizon: int) -> bool:
         """Whether the last ``horizon`` of ``frames`` repeat at one distance, on every wire."""

@@ -14,7 +14,7 @@ from brambling.hw.window import WindowFeedSpec
 from brambling.network import Network
 from brambling.plan import LEAST_FIFO, Plan, Stage
 from brambling.sim.cycles import Deadlock, Model, schedule
-from brambling.sim.processes import FifoProcess
+from brambling.sim.processes import EngineProcess, FifoProcess, Process, Wire
 
 __all__ = ["pace", "size", "throughput"]
 
@@ -22,11 +22,10 @@ __all__ = ["pace", "size", "throughput"]
 #: out that one did not, the search is done again with longer trials.
 TRIALS = (6, 18, 54)
 UNBOUNDED = 1 << 40  #: A depth that never limits.
-PACED, MOST_PACED = 4, 32  #: Frames of a paced run, until it has become periodic.
+PACED, MOST_PACED = 3, 24  #: Frames of a paced run, until they repeat.
 #: Beats that may move in all trials of a search of every depth, of which each takes so many.
-SEARCHED, TRIES = 6_000_000, 4
-#: Beats that may move in all trials without some FIFOs, each of so many frames.
-LEFT_OUT, FRAMES = 30_000_000, 16
+SEARCHED, TRIES = 2_000_000, 4
+CHECKED, FRAMES = 4_000_000, 16  #: Beats that may move in the last check, and its frames.
 
 Pair = tuple[int, int]  #: A stage, and which of its inputs.
 
@@ -62,33 +61,32 @@ def size(
 ) -> Plan:
     """Return ``plan`` with small FIFOs and queues that cost no throughput.
 
-    First frames come evenly, as many as the slowest engine can take, into FIFOs and queues without
-    bounds: what they hold at most is enough, and with that much nothing can stop. In a small
-    network each depth, first the FIFOs', then the queues', in stream order, is then made as small
-    as the cycle model allows with the others as they are; deeper never costs throughput, so at the
-    end no depth can be one less. In a large one FIFOs are only left out, many at a time, and none
-    where a stream forks or streams join.
+    First frames come evenly, as many as the slowest engine can take, into queues without bounds,
+    and FIFOs without bounds behind forks: what they hold at most is enough, and with that much
+    nothing can stop, since room that is always there delays nothing, and what comes earlier makes
+    nothing later. A large network keeps these depths. In a small one each depth, first the FIFOs',
+    then the queues', in stream order, is made as small as the cycle model allows with the others as
+    they are; deeper never costs throughput, so at the end no depth can be one less.
 
     Parameters
     ----------
     progress
         Called with the share of the work that is done.
     """
-    stages = [
-        replace(stage, fifo=(UNBOUNDED,) * len(stage.fifo), queue=UNBOUNDED)
-        for stage in plan.stages
-    ]
-    nodes = pipeline(network, replace(plan, stages=tuple(stages)))
-    sizing = Sizing(network, plan, nodes)
+    sizing = Sizing(network, plan)
     progress(0.1)
-    sized = sizing.search(progress) if sizing.small else sizing.leave_out(progress)
+    if sizing.beats * TRIALS[0] * TRIES * sizing.depths <= SEARCHED:
+        sized = sizing.search(progress)
+    else:
+        sized = sizing.plan_of(sizing.stages)
     progress(1.0)
-    found = throughput(network, sized)
-    if found > sizing.target:
-        raise ConfigError(
-            f"{network.name}: a frame must come every {sizing.target} cycles, but with these "
-            f"foldings comes every {found:g}: use wider engines"
-        )
+    if sizing.beats * FRAMES <= CHECKED:
+        found = throughput(network, sized, FRAMES)
+        if found > sizing.target:
+            raise ConfigError(
+                f"{network.name}: a frame must come every {sizing.target} cycles, but with these "
+                f"foldings comes every {found:g}: use wider engines"
+            )
     return sized
 
 
@@ -102,49 +100,66 @@ class Sizing:
     stages
         Depths that are enough.
     fifos
-        Beats of a frame at each FIFO.
-    branching, needed
-        FIFOs behind forks or in front of joins; and those that stand directly between the two,
-        where there must be one.
+        Beats of a frame where a FIFO can be.
+    needed
+        FIFOs straight behind a fork and in front of a join: there must be one.
     beats
         Beats of a frame on all streams.
     """
 
-    def __init__(self, network: Network, plan: Plan, nodes: Sequence[Node]) -> None:
+    def __init__(self, network: Network, plan: Plan) -> None:
         self.network = network
         self.plan = plan
-        self.target = pace(nodes)
         self.fifos: dict[Pair, int] = {}
-        self.branching: set[Pair] = set()
         self.needed: set[Pair] = set()
+        forked = self._places()
+        stages = [
+            replace(
+                stage,
+                fifo=tuple(UNBOUNDED if (n, k) in forked else 0 for k in range(len(stage.fifo))),
+                queue=UNBOUNDED,
+            )
+            for n, stage in enumerate(plan.stages)
+        ]
+        nodes = pipeline(network, self.plan_of(stages))
+        self.target = pace(nodes)
         model, frames = paced(nodes, self.target)
         self.beats = sum(len(wire.times) for wire in model.wires.values()) // frames
         named = {node.name: node for node in nodes}
-        self.stages: list[Stage] = []
-        for n, stage in enumerate(plan.stages):
-            count = len(stage.fifo)
-            depths = [self._fifo(model, nodes[0], named, n, k, count) for k in range(count)]
-            first = named.get(f"{stage.layer}_sums", named[stage.layer])
-            self.stages.append(replace(stage, fifo=tuple(depths), queue=queue_depth(model, first)))
+        self.stages = [
+            replace(
+                stage,
+                fifo=tuple(
+                    fifo_depth(model, fifo_name(stage, k)) if depth else 0
+                    for k, depth in enumerate(stage.fifo)
+                ),
+                queue=queue_depth(model, named.get(f"{stage.layer}_sums", named[stage.layer])),
+            )
+            for stage in stages
+        ]
 
-    def _fifo(
-        self, model: Model, gate: Node, named: dict[str, Node], n: int, k: int, count: int
-    ) -> int:
-        """Return the depth of a FIFO that is enough, and note where it is."""
-        layer = self.plan.stages[n].layer
-        node = named[f"{layer}_fifo{k if count > 1 else ''}"]
-        if node.sources == (Port(gate.name),):  # The outside world can wait.
-            return 0
-        self.fifos[n, k] = node.spec.i.count
-        fork, join = node.sources[0].index is not None, count > 1
-        if fork or join:
-            self.branching.add((n, k))
-        if fork and join:
-            self.needed.add((n, k))
-        process = model.engines[node.name]
-        assert isinstance(process, FifoProcess)
-        freed = np.array(process.reads, np.int64) + 1
-        return max(LEAST_FIFO, held(np.array(process.writes, np.int64), freed) + 1)
+    def _places(self) -> set[Pair]:
+        """Note where FIFOs can be; return those behind forks."""
+        stages = [replace(s, fifo=(UNBOUNDED,) * len(s.fifo)) for s in self.plan.stages]
+        nodes = {node.name: node for node in pipeline(self.network, self.plan_of(stages))}
+        gate = next(iter(nodes))
+        forked = set()
+        for n, stage in enumerate(stages):
+            for k in range(len(stage.fifo)):
+                node = nodes[fifo_name(stage, k)]
+                if node.sources == (Port(gate),):  # The outside world can wait.
+                    continue
+                self.fifos[n, k] = node.spec.i.count
+                if node.sources[0].index is not None:
+                    forked.add((n, k))
+                    if len(stage.fifo) > 1 or stage.engine == "slice":
+                        self.needed.add((n, k))
+        return forked
+
+    @property
+    def depths(self) -> int:
+        """Number of depths."""
+        return len(self.fifos) + len(self.stages)
 
     # Trials -----------------------------------------------------------------------------------
 
@@ -152,19 +167,13 @@ class Sizing:
         """Return the plan with other depths."""
         return replace(self.plan, stages=tuple(stages))
 
-    @property
-    def small(self) -> bool:
-        """Whether there is time for a search of every depth."""
-        trials = TRIES * (len(self.fifos) + len(self.stages))
-        return self.beats * TRIALS[0] * trials <= SEARCHED
-
     def search(self, progress: Callable[[float], None]) -> Plan:
         """Return the plan with each depth as small as can be."""
         stages = [
             replace(
                 stage,
                 fifo=tuple(
-                    max(depth, self.fifos[n, k] + LEAST_FIFO) if depth else 0
+                    max(depth, self.fifos[n, k] + LEAST_FIFO) if (n, k) in self.fifos else 0
                     for k, depth in enumerate(stage.fifo)
                 ),
                 queue=stage.queue + 1,
@@ -203,24 +212,6 @@ class Sizing:
             stages[n] = with_depth(stages[n], k, depth)
         return self.plan_of(stages), target
 
-    def leave_out(self, progress: Callable[[float], None]) -> Plan:
-        """Return the plan with as few FIFOs as there is time to try, half of them at a time."""
-        stages = [*self.stages]
-        groups = [[pair for pair in self.fifos if pair not in self.branching]]
-        runs = max(2, LEFT_OUT // (self.beats * FRAMES))
-        for run in range(runs):
-            if not groups:
-                break
-            progress(0.1 + 0.9 * run / runs)
-            group, trial = groups.pop(0), [*stages]
-            for n, k in group:
-                trial[n] = with_depth(trial[n], k, 0)
-            if throughput(self.network, self.plan_of(trial), FRAMES) <= self.target:
-                stages = trial
-            elif len(group) > 1:
-                groups += [group[: len(group) // 2], group[len(group) // 2 :]]
-        return self.plan_of(stages)
-
 
 def with_depth(stage: Stage, k: int | None, depth: int) -> Stage:
     """Return ``stage`` with another FIFO at input ``k``; with another queue where that is None."""
@@ -238,18 +229,52 @@ def paced(nodes: Sequence[Node], interval: int) -> tuple[Model, int]:
         number = ceil_div(cycle * beats, interval)
         return ceil_div(number * interval, beats)
 
+    def run(frames: int) -> None:
+        for node in nodes:
+            process = model.engines.get(node.name)
+            if (wire := takes_all(process)) is not None:
+                # Said at once, since those in front go on no further than they know.
+                wanted = wire.readies
+                wanted.extend([0] * (frames * node.spec.i.count - len(wanted)))
+        model.run(frames * beats, frames * nodes[-1].spec.o.count)
+
     model.feed.allowed = allowed
     frames = PACED
-    model.run(frames * beats, frames * nodes[-1].spec.o.count)
-    while not model.periodic(frames, 2) and frames < MOST_PACED:
+    run(frames)
+    while not model.periodic(frames, 1) and frames < MOST_PACED:
         frames *= 2
-        model.run(frames * beats, frames * nodes[-1].spec.o.count)
+        run(frames)
     return model, frames
+
+
+def takes_all(process: Process | None) -> Wire | None:
+    """Return the input of a component that takes every beat as it comes, having room without end.
+
+    No source offers a beat before the one ahead of it has moved.
+    """
+    if isinstance(process, FifoProcess) and process.capacity == UNBOUNDED - 1:
+        return process.i
+    if isinstance(process, EngineProcess) and process.depth == UNBOUNDED:
+        return process.i if process.timing.folds == 1 else None
+    return None
 
 
 def ceil_div(a: int, b: int) -> int:
     """Quotient, rounded up."""
     return -(-a // b)
+
+
+def fifo_name(stage: Stage, k: int) -> str:
+    """Return the name of the component that is the FIFO at input ``k``."""
+    return f"{stage.layer}_fifo{k if len(stage.fifo) > 1 else ''}"
+
+
+def fifo_depth(model: Model, name: str) -> int:
+    """Return the depth of a FIFO that is enough: what its memory holds, and a register."""
+    process = model.engines[name]
+    assert isinstance(process, FifoProcess)
+    freed = np.array(process.reads, np.int64) + 1
+    return max(LEAST_FIFO, held(np.array(process.writes, np.int64), freed) + 1)
 
 
 def held(taken: NDArray[np.int64], freed: NDArray[np.int64]) -> int:

@@ -39,6 +39,8 @@ class WindowProcess:
     finished: list[int] = field(init=False)  # Rows of positions that free each line.
     runs: int = field(init=False)  # Of a group of positions.
     row: int = field(init=False)  # Input beats of a row.
+    sizes: tuple[int, int, int] = field(init=False)  # Lines; rows of the image, of positions.
+    shape: tuple[int, int, int] = field(init=False)  # Of a run, of the image, steps of a row.
     group: int = 0  # Groups of positions begun and ended so far.
     run: int = 0  # Runs of this one so far.
     slot: int = -1  # Cycle of the last slot.
@@ -50,6 +52,8 @@ class WindowProcess:
         self.finished = self.feed.down.finished.tolist()
         self.runs = self.feed.chunks * self.feed.folds
         self.row = self.feed.i.steps * self.feed.i.groups
+        self.sizes = self.feed.lines, self.feed.i.rows, self.feed.rows
+        self.shape = self.feed.beats, self.feed.i.count, self.feed.steps
 
     @property
     def results(self) -> list[int]:
@@ -67,16 +71,17 @@ class WindowProcess:
 
         A row at a time: the source offers no beat before the one ahead of it has moved.
         """
-        feed, wire = self.feed, self.i
+        wire = self.i
+        lines, height, rows = self.sizes
         before = len(wire.readies)
         while True:
             ready = 0
-            frame, line = divmod(len(wire.readies) // self.row - feed.lines, feed.i.rows)
+            frame, line = divmod(len(wire.readies) // self.row - lines, height)
             if frame >= 0:
-                ended = frame * feed.rows + self.finished[line]
+                ended = frame * rows + self.finished[line]
                 if len(self.ends) < ended:
                     break
-                ready = self.ends[ended - 1] + feed.RELEASE
+                ready = self.ends[ended - 1] + WindowFeedSpec.RELEASE
             wire.readies.append(ready)
             wire.readies.extend([0] * (self.row - 1))
         if len(wire.readies) == before:
@@ -86,8 +91,9 @@ class WindowProcess:
 
     def _work(self) -> bool:
         """Go on run by run, as far as input and room are known."""
-        feed, written, given = self.feed, self.i.times, self.o.times
-        beats, groups = feed.beats, len(self.needs)
+        written, given = self.i.times, self.o.times
+        beats, count, steps = self.shape
+        groups = len(self.needs)
         results, depth, group = self.queue.writes, self.depth, self.group
         made = len(results)
         began = made
@@ -95,7 +101,7 @@ class WindowProcess:
         while True:
             if run == 0:
                 frame, position = divmod(group, groups)
-                need = frame * feed.i.count + self.needs[position]
+                need = frame * count + self.needs[position]
                 if len(written) <= need:
                     break
                 first = max(slot, written[need]) + 1
@@ -113,7 +119,7 @@ class WindowProcess:
             if run == self.runs:
                 run = 0
                 group += 1
-                if group % feed.steps == 0:
+                if group % steps == 0:
                     self.ends.append(slot)
         self.slot, self.run, self.group = slot, run, group
         return made > began

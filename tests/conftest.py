@@ -213,6 +213,15 @@ def residual(seed):
     return net.network("residual")
 
 
+def shortcut(seed):
+    net = Layers((5, 4, 2), U4, seed)
+    start = net.requantise(U4, shift=1)
+    net.conv(2, (3, 3), S4, padding=(1, 1, 1, 1))
+    branch = net.requantise(S8)
+    net.add(Add, branch, start)
+    return net.network("shortcut")
+
+
 def separable(seed):
     net = Layers((5, 6, 4), S4, seed)
     net.conv(4, (3, 3), S4, groups=4, padding=(1, 1, 1, 1))
@@ -247,7 +256,8 @@ def sequence(seed):
 
 
 CNNS = {
-    make.__name__: make for make in (binary_cnn, fixed_cnn, residual, separable, bordered, sequence)
+    make.__name__: make
+    for make in (binary_cnn, fixed_cnn, residual, shortcut, separable, bordered, sequence)
 }
 
 

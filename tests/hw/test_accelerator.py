@@ -45,13 +45,13 @@ def assert_equal_to_both_models(network, plan, images, seed):
         )
 
 
-CNN_SEEDS = [*range(2), *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 40))]
+CNN_SEEDS = [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 40))]
 
 
 @pytest.mark.parametrize("seed", CNN_SEEDS)
 def test_convolutional_networks_equal_both_models(small_cnn, random_plan, random_frames, seed):
     network = small_cnn(seed)
-    images = random_frames(network, 3, seed)
+    images = random_frames(network, 2, seed)
     assert_equal_to_both_models(network, random_plan(network, seed), images, seed)
 
 

@@ -196,6 +196,9 @@ MODELS = {
         *(pixels(0, 1 / 64), conv(3, 4, bias=True), act(relu=True), nn.MaxPool2d(2)),
         *end(4, 2, bias=True),
     ],
+    "bias and batch-norm": lambda: [
+        *(pixels(0, 1 / 64), conv(3, 4, bias=True), nn.BatchNorm2d(4), act(), *end(4, 4)),
+    ],
     "a scale for each class": lambda: [
         *(pixels(), conv(3, 4), act(), *end(4, 4, quantiser=lsq(4, 4), bias=True)),
     ],

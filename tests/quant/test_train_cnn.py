@@ -181,7 +181,7 @@ def test_one_bit_weights_stay_where_gradients_reach_them(data, tmp_path):
 
 
 def test_rate_rises_and_falls():
-    recipe = training.RECIPES["cifar10-resnet8"]
+    recipe = training.RECIPES["cifar10-brambling"]
     shares = np.linspace(0, 1, 101)
     rates = [recipe.rate_at(share) for share in shares]
     top = int(np.argmax(rates))
@@ -190,6 +190,17 @@ def test_rate_rises_and_falls():
     assert sorted(rates[:top]) == rates[:top]
     assert sorted(rates[top:], reverse=True) == rates[top:]
     assert rates[0] == rates[-1] == recipe.least
+
+
+def test_rate_falls_again_in_the_tail():
+    whole = training.RECIPES["cifar10-resnet8"]
+    before = replace(whole, epochs=whole.epochs - whole.tail, tail=0)
+    main = before.epochs / whole.epochs
+    for share in np.linspace(0, 0.99, 34):
+        assert whole.rate_at(main * share) == pytest.approx(before.rate_at(share))
+    assert whole.rate_at(main) == whole.tail_rate
+    assert whole.rate_at((1 + main) / 2) == pytest.approx(whole.tail_rate / 2)
+    assert whole.rate_at(1) == whole.least
 
 
 def test_unknown_recipe(data, tmp_path):

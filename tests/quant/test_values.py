@@ -44,6 +44,13 @@ def test_levels_are_the_first_integers_that_reach(step):
             assert level == expected, (norm, place)
 
 
+@pytest.mark.parametrize("gain", [1, -1])
+def test_roots_between_integers(gain):
+    norm = Norm(*map(Fraction, (gain, 0, 0, 2)))  # x / sqrt(2)
+    row = values.row_of(norm, range(-9, 10), [Fraction(k) for k in (-3, -1, 0, 1, 2, 3)])
+    assert [gain * x for x in row] == [-4, -1, 0, 2, 3, 5]
+
+
 def test_each_channel_has_its_row():
     pair = [Norm(*map(Fraction, row)) for row in ((2, 0, 0, 1), (-1, 1, 0, 4))]
     x = Value.codes("x", Tensor((2,), Fixed(4)), pair)

@@ -1,5 +1,6 @@
 """Forks and joins as a whole: every wire at every beat, also of what gets stuck."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,9 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from brambling.boards.parts import find_board
+from brambling.boards.solver import fold
+from brambling.hw.accelerator import pipeline
 from brambling.hw.argmax import ArgMaxSpec
 from brambling.hw.beat import Beats
 from brambling.hw.fork import ForkSpec
@@ -19,11 +23,14 @@ from brambling.hw.queue import FifoSpec
 from brambling.hw.slice import SliceSpec
 from brambling.hw.window import WindowFeedSpec
 from brambling.layers.image import Window
+from brambling.plan import LEAST_FIFO
 from brambling.quant.formats import Fixed
+from brambling.sim import golden
 from brambling.sim.cycles import Deadlock, Model
 from brambling.sim.job import Design, Job, pattern
 from brambling.sim.processes import Wire
 from brambling.sim.pysim import Pysim
+from brambling.sim.sizing import size
 from brambling.sim.structure import ForkProcess
 
 BEATS = Beats(Fixed(4), 4, 2, rows=4, columns=3)
@@ -138,6 +145,29 @@ def test_beside_a_window_as_much_must_be_held_as_it_waits_for(run, depth):
     else:
         assert stuck is None
         assert np.array_equal(total.o.unpack(trace["add"].payloads), x + pool.reference(x))
+
+
+@pytest.mark.parametrize("shrunk", [False, True])
+def test_a_planned_residual_network_stops_only_with_a_smaller_fifo(run, cnns, shrunk):
+    network = cnns["shortcut"](1)
+    plan = size(network, fold(network, find_board("ulx3s-25f"), "max-fps"))
+    *stages, join = plan.stages
+    assert join.engine == "add"
+    computed = max(join.fifo)
+    assert computed > LEAST_FIFO
+    if shrunk:
+        join = replace(join, fifo=tuple(min(depth, LEAST_FIFO) for depth in join.fifo))
+    nodes = pipeline(network, replace(plan, stages=(*stages, join)))
+    x = np.random.default_rng(1).integers(0, 16, (3, network.input.size))
+    stuck, trace = run(nodes, x)  # Model and RTL stop at the same clock, on every wire.
+    if shrunk:
+        assert stuck is not None
+        assert stuck.startswith("the accelerator stops after 0 of ")
+    else:
+        assert stuck is None
+        wanted = golden.run(network, x.reshape(3, *network.input.shape))[network.layers[-1].name]
+        assert np.array_equal(nodes[-1].spec.o.unpack(trace[join.layer].payloads).ravel(),
+                              wanted.ravel())  # fmt: skip
 
 
 def test_slices_of_a_fork_side_by_side_again(run):
