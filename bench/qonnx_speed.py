@@ -2,9 +2,10 @@
 
     python bench/qonnx_speed.py GIVEN.npz GOT.npz
 
-GIVEN has ``images``, bytes ``(n, elements)``, and the arrays of a network of bipolar layers:
-``levels0``, ``weights0``, ``levels1``, … The model is MultiThreshold (domain
-``qonnx.custom_op.general``, onto -1 and +1) and MatMul in turn. GOT gets the logits by batch; the
+GIVEN has ``images``, integers ``(n, elements)``, channels last, and the network: ``layers``, the
+JSON of a list, one entry for the input and one a node, and the arrays that they name. MatMul, Conv,
+MaxPool and Flatten are ONNX's, MultiThreshold (domain ``qonnx.custom_op.general``) is QONNX's.
+Images are laid out anew, channels first, before the clock starts. GOT gets the logits by batch; the
 last line printed is JSON.
 """
 
@@ -22,40 +23,41 @@ from qonnx.util.basic import qonnx_make_model
 
 BATCHES = (1, 100)
 REPEATS = {1: 30, 100: 15}  #: Executions of a batch, after a first one; the fastest counts.
-GENERAL = "qonnx.custom_op.general"
+DOMAINS = {"MultiThreshold": "qonnx.custom_op.general"}
 
 
-def model_of(arrays: dict[str, np.ndarray], batch: int) -> ModelWrapper:
+def model_of(given: dict[str, np.ndarray], batch: int) -> ModelWrapper:
     """Build the model; shapes are given everywhere, so nothing is left to be inferred."""
+    first, *layers = json.loads(str(given["layers"]))
 
-    def tensor(name: str, size: int):
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, size])
+    def tensor(name: str, shape: list[int]):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape])
 
-    nodes, between, parameters = [], [], {}
+    nodes, between = [], []
     source = "x"
-    for n in range(sum(name.startswith("weights") for name in arrays)):
-        weights, levels = arrays[f"weights{n}"], arrays[f"levels{n}"]
-        bits, product = f"bits{n}", f"product{n}"
-        threshold = helper.make_node(
-            "MultiThreshold",
-            [source, f"levels{n}"],
-            [bits],
-            domain=GENERAL,
-            out_dtype="BIPOLAR",
-            out_scale=2.0,
-            out_bias=-1.0,
-        )
-        nodes += [threshold, helper.make_node("MatMul", [bits, f"weights{n}"], [product])]
-        between += [tensor(bits, weights.shape[1]), tensor(product, weights.shape[0])]
-        parameters[f"levels{n}"] = levels.reshape(-1, 1).astype(np.float32)
-        parameters[f"weights{n}"] = np.ascontiguousarray(weights.T, np.float32)
-        source = product
-    inputs = [tensor("x", arrays["weights0"].shape[1])]
+    for n, layer in enumerate(layers):
+        operands = [source] + ([layer["array"]] if layer["array"] else [])
+        source = f"y{n}"
+        domain = {"domain": DOMAINS[layer["op"]]} if layer["op"] in DOMAINS else {}
+        attributes = layer["attributes"] | domain
+        nodes.append(helper.make_node(layer["op"], operands, [source], **attributes))
+        between.append(tensor(source, layer["shape"]))
+    inputs = [tensor("x", first["shape"])]
     graph = helper.make_graph(nodes, "network", inputs, between[-1:], value_info=between[:-1])
     model = ModelWrapper(qonnx_make_model(graph))
-    for name, value in parameters.items():
-        model.set_initializer(name, value)
+    for layer in layers:
+        if layer["array"]:
+            values = np.ascontiguousarray(given[layer["array"]], np.float32)
+            model.set_initializer(layer["array"], values)
     return model
+
+
+def channels_first(images: np.ndarray, shape: list[int]) -> np.ndarray:
+    """Lay images ``(n, elements)`` out as ONNX has them, ``(n, *shape)``, float32."""
+    if len(shape) == 3:
+        channels, rows, columns = shape
+        images = images.reshape(-1, rows, columns, channels).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(images, np.float32)
 
 
 def main() -> None:
@@ -64,11 +66,12 @@ def main() -> None:
     parser.add_argument("got", type=Path)
     args = parser.parse_args()
 
-    arrays = dict(np.load(args.given, allow_pickle=False))
-    images = arrays.pop("images").astype(np.float32)
+    given = dict(np.load(args.given, allow_pickle=False))
+    shape = json.loads(str(given["layers"]))[0]["shape"]
+    images = channels_first(given["images"], shape)
     logits, rates = {}, {}
     for batch in BATCHES:
-        model = model_of(arrays, batch)
+        model = model_of(given, batch)
         outputs, seconds = [], []
         # Past the last image it starts again at the first; those results are not kept.
         for n in range(REPEATS[batch] + 1):

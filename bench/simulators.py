@@ -21,9 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import models
 from record import RESULTS, Record
 
-from brambling import api, zoo
 from brambling.errors import ToolProblem
 from brambling.hw.accelerator import pipeline
 from brambling.plan import Plan
@@ -32,14 +32,16 @@ from brambling.simulation import RTL, design_of, job_of, runner, simulate
 
 BOARD = "ulx3s-85f"
 GOALS = ("fps=150000", "max-fps")  #: Of SFC: 1,024 synapses a clock, and all that fit.
+PRODUCTS = ("xnor", "product", "depthwise")
 COMPILED = ("verilator", "cxxrtl")
-LIMITS = {"first": 30.0, "second": 2.0}  #: Seconds that compiled engines may take, of 1,000 frames.
+#: Seconds that compiled engines may take, of 1,000 frames of a network without convolutions.
+LIMITS = {"first": 30.0, "second": 2.0}
 
 
 def call(engine: str, network_name: str, plan: Plan, frames: int) -> dict[str, float]:
     """Time ``simulate``; what the process of :func:`child` does."""
-    network = zoo.load(network_name)
-    images, labels = zoo.evaluation_set()
+    network = models.load(network_name)
+    images, labels = models.images(network)
     start = time.perf_counter()
     result = simulate(network, plan, images, labels, engine=engine, frames=frames)
     seconds = time.perf_counter() - start
@@ -48,8 +50,8 @@ def call(engine: str, network_name: str, plan: Plan, frames: int) -> dict[str, f
 
 def run(engine: str, network_name: str, plan: Plan, frames: int, repeats: int) -> dict[str, float]:
     """Time the simulator alone; the first run, which may build it, counts only if it is alone."""
-    network = zoo.load(network_name)
-    images = zoo.evaluation_set()[0][:frames].reshape(frames, -1)
+    network = models.load(network_name)
+    images = models.images(network)[0][:frames]
     nodes = pipeline(network, plan)
     design = design_of(network, plan, nodes)
     job = job_of(nodes, schedule(nodes, frames), images)
@@ -121,17 +123,20 @@ def missing(engine: str) -> str | None:
 def against(key: str, row: Any) -> str:
     """Return seconds, marked where a compiled engine misses its limit."""
     text = f"{row[key + '_s']:.2f}"
-    missed = row["engine"] in COMPILED and row[key + "_s"] >= LIMITS[key]
+    limited = row["engine"] in COMPILED and row["network"] not in models.CONVOLUTIONAL
+    missed = limited and row[key + "_s"] >= LIMITS[key]
     return f"{text} MISSED" if missed else text
 
 
 COLUMNS = {
     "engine": lambda row: row["engine"],
     "syn/clk": lambda row: f"{row['synapses']:,}",
+    "goal": lambda row: row["goal"],
     "frames": lambda row: f"{row['frames']:,}",
     "build s": lambda row: "–" if row["build_s"] is None else f"{row['build_s']:.1f}",
     "run s": lambda row: f"{row['run_s']:.2f}",
     "cycles/s": lambda row: f"{row['cycles_per_s']:,}",
+    "frames/s": lambda row: f"{row['frames'] / row['run_s']:,.1f}",
     "first s": lambda row: against("first", row),
     "second s": lambda row: against("second", row),
 }
@@ -139,12 +144,13 @@ COLUMNS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--network", default="sfc-w1a1", choices=zoo.names())
+    parser.add_argument("--network", default="sfc-w1a1", choices=models.names())
     parser.add_argument("--goals", nargs="+", default=list(GOALS), metavar="G")
     parser.add_argument("--engines", nargs="+", default=list(RTL), choices=RTL)
     parser.add_argument("--frames", type=int, default=1000, help="for compiled engines")
     parser.add_argument("--few", type=int, default=10, help="frames for the others")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--plans", type=Path, metavar="DIR", help=models.PLANS)
     parser.add_argument("--json", type=Path, default=RESULTS / "simulators.json")
     args = parser.parse_args()
 
@@ -158,16 +164,19 @@ def main() -> None:
     )
     rows = []
     for goal in args.goals:
-        start = time.perf_counter()
-        plan = api.plan(zoo.load(args.network), BOARD, goal)
-        planned = time.perf_counter() - start
-        synapses = sum(stage.pe * stage.simd for stage in plan.stages if stage.engine == "xnor")
+        plan, planned = models.plan(models.load(args.network), BOARD, goal, args.plans)
+        synapses = sum(
+            stage.pe * stage.simd * stage.pixels
+            for stage in plan.stages
+            if stage.engine in PRODUCTS
+        )
         for engine in args.engines:
             if why := missing(engine):
                 print(f"{engine}: left out ({why})", file=sys.stderr)
                 continue
             frames = args.frames if engine in COMPILED else args.few
-            row = {"engine": engine, "goal": goal, "plan_s": round(planned, 2)}
+            row = {"network": args.network, "engine": engine, "goal": goal}
+            row |= {"plan_s": planned}
             row |= {"synapses": synapses, "frames": frames}
             rows.append(row | measure(engine, args.network, plan, frames, args.repeats))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)

@@ -19,7 +19,8 @@ row is no memory. The cost is LUTs, with 64 bits of memory for one.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, log2
+from fractions import Fraction
+from math import ceil, floor, log2
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from brambling.network import Layer, Requantise, Table, Tensor, Thresholds
 from brambling.quant.formats import Bipolar, Format
 from brambling.quant.values import snapped
 
-__all__ = ["Steps", "cost", "requantise_levels", "smallest"]
+__all__ = ["Steps", "cost", "requantise_levels", "shifted", "smallest"]
 
 MEMORY = 64  #: Bits in a LUT.
 SHIFTS = range(41)  #: Tried, smallest first.
@@ -277,6 +278,51 @@ def requantise_levels(layer: Requantise, steps: Steps) -> NDArray[np.int64]:
             row = [low if gap <= 0 else high + 1 for gap in gaps]
         rows.append([-x for x in row] if falling else row)
     return np.array(rows, dtype=np.int64)
+
+
+def shifted(
+    name: str,
+    source: str,
+    lines: Sequence[tuple[Fraction, Fraction]],
+    codes: tuple[int, int],
+    fmt: Format,
+) -> Requantise | None:
+    """Layer that rounds ``slope * x + offset`` of each channel, halves upwards, without levels.
+
+    Only where all slopes are the same power of two, so that there is no multiplier. Then it is
+    exact for any offset: of what an integer is added to, the floor is all that counts.
+
+    Parameters
+    ----------
+    lines
+        Slope and offset of each channel.
+    codes
+        Smallest and largest result.
+    """
+    top, bottom = lines[0][0].as_integer_ratio()
+    alone = all(slope == lines[0][0] for slope, _ in lines)
+    if (
+        not alone
+        or top <= 0
+        or top & (top - 1)
+        or bottom & (bottom - 1)
+        or bottom > 1 << SHIFTS[-1]
+    ):
+        return None
+    half = Fraction(1, 2) if bottom == 1 else 0  # A shift by 0 does not round.
+    bias = np.array([floor(offset * bottom + half) for _, offset in lines])
+    (bias,) = alike(bias)
+    low, high = codes
+    return Requantise(
+        name=name,
+        inputs=(source,),
+        fmt=fmt,
+        multiplier=np.array([top]),
+        bias=bias,
+        shift=bottom.bit_length() - 1,
+        low=None if low == fmt.min else low,
+        high=None if high == fmt.max else high,
+    )
 
 
 # Table --------------------------------------------------------------------------------------------

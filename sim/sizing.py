@@ -142,7 +142,9 @@ class Sizing:
         """Note where FIFOs can be; return those behind forks."""
         stages = [replace(s, fifo=(UNBOUNDED,) * len(s.fifo)) for s in self.plan.stages]
         nodes = {node.name: node for node in pipeline(self.network, self.plan_of(stages))}
-        gate = next(iter(nodes))
+        gate, *_ = nodes
+        engines = {f"{stage.layer}{suffix}" for stage in stages for suffix in ("", "_sums")}
+        between = nodes.keys() - engines - {gate}
         forked = set()
         for n, stage in enumerate(stages):
             for k in range(len(stage.fifo)):
@@ -150,10 +152,13 @@ class Sizing:
                 if node.sources == (Port(gate),):  # The outside world can wait.
                     continue
                 self.fifos[n, k] = node.spec.i.count
+                direct = node.sources[0].index is not None
+                while node.sources[0].index is None and node.sources[0].node in between:
+                    node = nodes[node.sources[0].node]  # An adapter holds next to nothing.
                 if node.sources[0].index is not None:
                     forked.add((n, k))
-                    if len(stage.fifo) > 1 or stage.engine == "slice":
-                        self.needed.add((n, k))
+                if direct and (len(stage.fifo) > 1 or stage.engine == "slice"):
+                    self.needed.add((n, k))
         return forked
 
     @property
@@ -226,7 +231,7 @@ def paced(nodes: Sequence[Node], interval: int) -> tuple[Model, int]:
 
     def allowed(cycle: int) -> int:
         """First cycle, not before that one, in which a beat comes."""
-        number = ceil_div(cycle * beats, interval)
+        number = (cycle - 1) * beats // interval + 1
         return ceil_div(number * interval, beats)
 
     def run(frames: int) -> None:
@@ -241,7 +246,10 @@ def paced(nodes: Sequence[Node], interval: int) -> tuple[Model, int]:
     model.feed.allowed = allowed
     frames = PACED
     run(frames)
-    while not model.periodic(frames, 1) and frames < MOST_PACED:
+    first = nodes[-1].spec.o.count - 1  # Only when a frame has left are all places in use.
+    while frames < MOST_PACED and not (
+        model.periodic(frames, 1) and model.output.times[first] < model.source.times[-beats]
+    ):
         frames *= 2
         run(frames)
     return model, frames

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from brambling.errors import ConfigError, FileProblem, UnsupportedLayer
-from brambling.network import Dense, Layer, Network, Tensor, Thresholds
+from brambling.network import Conv, Dense, Flatten, Layer, Network, Pool, Tensor, Thresholds
 from brambling.plan import STORES, Plan, Stage, steps
 from brambling.quant.formats import Bipolar, Fixed, Ternary
+from brambling.steps import Runs
 
 SIZES = (12, 8, 6, 4)
 
@@ -72,36 +73,109 @@ def test_thresholds_of_several_levels_are_an_engine_of_their_own():
     ]
 
 
+def conv(name, source, fmt=None, shape=(1, 3, 3, 4), **options):
+    weights = np.ones(shape, int)
+    return Conv(name=name, inputs=(source,), weights=weights, fmt=fmt or Bipolar(), **options)
+
+
+def image(*layers, source=None, shape=(14, 14, 4)):
+    return Network("net", Tensor(shape, source or Bipolar()), layers)
+
+
+BORDER = {"padding": (1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("layer", "source", "engine"),
+    [
+        (conv("a", "input"), Bipolar(), "xnor"),
+        (conv("a", "input"), Fixed(8), "product"),
+        (conv("a", "input", Ternary()), Bipolar(), "product"),
+        (conv("a", "input", shape=(4, 3, 3, 1), groups=4), Fixed(8), "depthwise"),
+        (conv("a", "input", shape=(8, 3, 3, 1), groups=4), Fixed(8), "product"),
+        (conv("a", "input", shape=(4, 3, 3, 2), groups=2), Fixed(8), "product"),
+        (conv("a", "input", **BORDER), Bipolar(), "xnor"),
+    ],
+)
+def test_engine_of_a_convolution(layer, source, engine):
+    assert [step.engine for step in steps(image(layer, source=source))] == [engine]
+
+
+def test_work_of_a_frame():
+    layer = conv("a", "input", shape=(6, 3, 3, 2), groups=2, stride=(2, 2))
+    (step,) = steps(image(layer, source=Fixed(8)))
+    assert (step.inputs, step.outputs, step.chunks, step.positions) == (2, 3, 2, (6, 6))
+    assert step.runs(pe=2, simd=1, pixels=4) == Runs(groups=12, chunks=2, folds=2, beats=18)
+    assert step.interval(pe=2, simd=1, pixels=4) == 12 * 2 * 2 * 18
+    assert step.interval(pe=3, simd=2, pixels=6) == 6 * 2 * 9
+    assert step.arrival(simd=1, pixels=4) == 14 * 4 * 4
+
+
+def test_thresholds_behind_corrected_padding_are_an_engine_of_their_own():
+    sums, act = conv("a", "input", **BORDER), thresholds("b", "a")
+    assert [step.engine for step in steps(image(sums, act))] == ["xnor", "thresholds"]
+    padded = conv("a", "input", **BORDER, pad_value=1)
+    assert [
+        step.engine for step in steps(image(padded, act, conv("c", "b", shape=(1, 3, 3, 1))))
+    ] == ["xnor", "xnor"]
+
+
+def test_flattening_belongs_to_no_step():
+    net = image(Flatten(name="flat", inputs=("input",)), dense("fc", "flat", shape=(3, 784)))
+    assert [(step.name, step.sources, step.inputs) for step in steps(net)] == [
+        ("fc", ("flat",), 784)
+    ]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (
-            lambda: chain(dense("a", "input"), dense("b", "input")),
-            "b: reads input, but engines form a chain, in which it can only read a",
-        ),
-        (
-            lambda: chain(dense("a", "input"), thresholds("b", "a"), thresholds("c", "a")),
-            "c: reads a, but engines form a chain, in which it can only read b",
-        ),
-        (
-            lambda: chain(dense("a", "input"), source=Fixed(8)),
+            lambda: chain(dense("a", "input"), source=Fixed(17)),
             (
-                "a: Dense has an engine for bipolar weights and inputs, "
-                "not for bipolar weights and s8.0 inputs"
+                "a: products have an engine for weights of up to 16 bits and inputs of up to 16, not "
+                "for bipolar and s17.0: requantise"
             ),
         ),
         (
-            lambda: chain(dense("a", "input", Ternary())),
+            lambda: chain(dense("a", "input", Fixed(17))),
             (
-                "a: Dense has an engine for bipolar weights and inputs, "
-                "not for ternary weights and bipolar inputs"
+                "a: products have an engine for weights of up to 16 bits and inputs of up to 16, not "
+                "for s17.0 and bipolar: requantise"
             ),
         ),
         (
-            lambda: chain(dense("a", "input"), dense("b", "a")),
+            lambda: chain(thresholds("a", "input", (tuple(range(256)),), Fixed(10))),
             (
-                "b: Dense has an engine for bipolar weights and inputs, "
-                "not for bipolar weights and s3.0 inputs"
+                "a: Thresholds have an engine for codes of up to 8 bits, not for 256 levels: use "
+                "Requantise"
+            ),
+        ),
+        (
+            lambda: image(conv("a", "input", shape=(1, 12, 3, 4))),
+            "a: kernels have an engine up to 11 by 11, not for (12, 3): use several smaller ones",
+        ),
+        (
+            lambda: image(conv("a", "input", Ternary(), **BORDER)),
+            (
+                "a: zero padding of bipolar inputs has an engine for bipolar weights in one group, "
+                "not for ternary weights in 1: pad with -1 or +1"
+            ),
+        ),
+        (
+            lambda: image(conv("a", "input", shape=(4, 3, 3, 2), groups=2, **BORDER)),
+            (
+                "a: zero padding of bipolar inputs has an engine for bipolar weights in one group, "
+                "not for bipolar weights in 2: pad with -1 or +1"
+            ),
+        ),
+        (
+            lambda: image(
+                Pool(name="a", inputs=("input",), kind="sum", kernel=(3, 3), padding=(1, 1, 1, 1))
+            ),
+            (
+                "a: a sum over bipolar pixels has an engine without padding, not for (1, 1, 1, 1): "
+                "pad with a Conv, or use 'max'"
             ),
         ),
     ],
@@ -118,7 +192,11 @@ def test_refuses_layers_of_an_unknown_kind(monkeypatch):
         def output(self, *inputs):
             return inputs[0]
 
-    with refused(UnsupportedLayer, "x: Same has no engine; Dense, Thresholds and ArgMax have"):
+    message = (
+        "x: Same has no engine; Conv, Dense, Thresholds, Requantise, Table, Pool, Upsample, Add, "
+        "Concat, Slice, ArgMax, Flatten have"
+    )
+    with refused(UnsupportedLayer, message):
         steps(chain(Same(name="x", inputs=("input",))))
 
 
@@ -194,8 +272,8 @@ def test_refuses_impossible_foldings(network, plan, layer, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fifo": 2}, "fc: fifo must be 0 or at least 3, not 2"),
-        ({"fifo": -2}, "fc: fifo must be 0 or at least 3, not -2"),
+        ({"fifo": (2,)}, "fc: fifo must be 0 or at least 3, not 2"),
+        ({"fifo": (-2,)}, "fc: fifo must be 0 or at least 3, not -2"),
         ({"queue": 0}, "fc: queue must be at least 1, not 0"),
         ({"weights": "dram"}, "fc: a memory must be one of block, lut, not 'dram'"),
         ({"levels": ""}, "fc: a memory must be one of block, lut, not ''"),
@@ -234,13 +312,13 @@ pe = 1
 simd = 4
 weights = "lut"
 levels = "block"
-fifo = 16  # Because I can.
+fifo = [16]  # Because I can.
 queue = 2
 """
 
 
 def test_round_trip(plan, tmp_path):
-    stages = [replace(s, fifo=4, queue=3, weights=STORES[1]) for s in plan.stages]
+    stages = [replace(s, fifo=(4,), queue=3, weights=STORES[1]) for s in plan.stages]
     plan = replace(plan, stages=tuple(stages))
     plan.save(tmp_path / "deep" / "plan.toml")
     assert Plan.load(tmp_path / "deep" / "plan.toml") == plan
@@ -263,7 +341,7 @@ def test_a_plan_written_by_hand(tmp_path):
                 simd=4,
                 weights="lut",
                 levels="block",
-                fifo=16,
+                fifo=(16,),
                 queue=2,
             ),
         ),
@@ -285,12 +363,12 @@ def test_a_plan_written_by_hand(tmp_path):
         (
             "simd = 3",
             "smid = 3",
-            "stage 0: keys are layer, engine, pe, simd, weights, levels, fifo, queue, not 'smid'",
+            "stage 0: keys are layer, engine, pe, simd, pixels, style, weights, levels, lines, fifo, queue, not 'smid'",
         ),
         ("simd = 4\n", "", "stage 1: simd is missing"),
         ("pe = 2", 'pe = "2"', "stage 0: pe must be int, not '2'"),
         ("pe = 2", "pe = true", "stage 0: pe must be int, not True"),
-        ("fifo = 16", "fifo = 1", "argmax: fifo must be 0 or at least 3, not 1"),
+        ("fifo = [16]", "fifo = [1]", "argmax: fifo must be 0 or at least 3, not 1"),
         ("queue = 2", "queue = 0", "argmax: queue must be at least 1, not 0"),
         ('"lut"', '"ultra"', "argmax: a memory must be one of block, lut, not 'ultra'"),
         ("[[stage]]", "[[layer]]", "plan: keys are network, board, goal, clock_hz, not 'layer'"),

@@ -227,6 +227,11 @@ def _engine(layer: Layer, tensors: tuple[Tensor, ...]) -> str:
                     f"bits, not for {layer.levels.shape[1]} levels: use Requantise"
                 )
             return "thresholds"
+        case Pool(kind="sum" | "average") if x.fmt == Bipolar() and any(layer.padding):
+            raise UnsupportedLayer(
+                f"{layer.name}: a sum over bipolar pixels has an engine without padding, not for "
+                f"{layer.padding}: pad with a Conv, or use 'max'"
+            )
     engines: dict[type[Layer], str] = {
         Requantise: "requantise",
         Table: "table",

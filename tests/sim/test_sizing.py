@@ -33,8 +33,8 @@ def test_one_place_less_costs_throughput(sized):
     tried = 0
     for n, stage in enumerate(plan.stages):
         smaller = []
-        if stage.fifo:
-            smaller.append({"fifo": stage.fifo - 1 if stage.fifo > LEAST_FIFO else 0})
+        if depth := stage.fifo[0]:
+            smaller.append({"fifo": (depth - 1 if depth > LEAST_FIFO else 0,)})
         if stage.queue > 1:
             smaller.append({"queue": stage.queue - 1})
         for change in smaller:

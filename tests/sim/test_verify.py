@@ -86,7 +86,7 @@ def test_a_wrong_weight_is_found(simulator, network, hand_plan, images, tmp_path
 def test_a_lost_cycle_is_found(simulator, network, hand_plan, images, tmp_path):
     plan = hand_plan(network, ROWS)
     stages = list(plan.stages)
-    stages[1] = replace(stages[1], fifo=0)  # Same values, other cycles.
+    stages[1] = replace(stages[1], fifo=(0,))  # Same values, other cycles.
     verilog = written(tmp_path, network, replace(plan, stages=tuple(stages)))
     result = verify(network, plan, images, simulator=simulator, frames=4, verilog=verilog)
     assert not result.passed
