@@ -63,6 +63,8 @@ CELLS: dict[str, dict[str, float]] = {
 U4, S4, S8 = Fixed(4, 0, signed=False), Fixed(4), Fixed(8)
 CONV = Window(kernel=(3, 3))
 PADDED = Window(kernel=(3, 3), padding=(1, 1, 1, 1))
+Peer = dict[str, tuple[int, int, int, int]]
+NONE: Peer = {}
 PEERS = ("ecp5 wide", "xc7")
 
 
@@ -86,7 +88,7 @@ class Engine:
     size: str
     folding: str
     build: Callable[[], wiring.Component]
-    peer: dict[str, tuple[int, int, int, int]]
+    peer: Peer
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -108,7 +110,12 @@ def image(fmt: Format, size: int, lanes: int) -> Beats:
 
 
 def window(
-    i: Beats, window: Window, store: str, pixels: int = 1, ring: int | None = None, **peer: Any
+    i: Beats,
+    window: Window,
+    store: str,
+    pixels: int = 1,
+    ring: int | None = None,
+    peer: Peer = NONE,
 ) -> Engine:
     """Line buffer of a convolution; without ``ring`` as many lines as keep the full rate."""
     spec = WindowFeedSpec(source=i, window=window, pixels=pixels, store=store, ring=ring)
@@ -118,11 +125,11 @@ def window(
         f"{i.rows}x{i.columns}x{i.elements}",
         f"simd {i.lanes}, pixels {pixels}",
         spec.build,
-        {family.replace("_", " "): row for family, row in peer.items()},
+        peer,
     )
 
 
-def mvu(x: Format, w: Format, style: str, pe: int, simd: int, **peer: Any) -> Engine:
+def mvu(x: Format, w: Format, style: str, pe: int, simd: int, peer: Peer = NONE) -> Engine:
     spec = MvuSpec(
         feed=StreamFeedSpec(i=Beats(x, 256, simd), folds=-(-256 // pe)),
         weights=weights(w, 1, 256, 256),
@@ -135,7 +142,7 @@ def mvu(x: Format, w: Format, style: str, pe: int, simd: int, **peer: Any) -> En
         "256x256",
         f"pe {pe}, simd {simd}",
         spec.build,
-        {family.replace("_", " "): row for family, row in peer.items()},
+        peer,
     )
 
 
@@ -144,7 +151,7 @@ def depthwise(style: str, lanes: int) -> Engine:
     lines = WindowFeedSpec(source=i, window=PADDED, chunks=i.groups)
     spec = DepthwiseSpec(feed=lines, weights=weights(S8, 64, 9), fmt=S8, style=style)
     return Engine(
-        f"depthwise 3x3 {S8} by {S8}, {style}", "32x32x64", f"simd {lanes}", spec.build, {}
+        f"depthwise 3x3 {S8} by {S8}, {style}", "32x32x64", f"simd {lanes}", spec.build, NONE
     )
 
 
@@ -152,7 +159,7 @@ def pool(lanes: int) -> Engine:
     i = image(U4, 32, lanes)
     lines = WindowFeedSpec(source=i, window=Window(kernel=(2, 2), stride=(2, 2)), chunks=i.groups)
     spec = PoolSpec(feed=lines, kind="max", target=U4)
-    return Engine(f"pool 2x2 max {U4}", "32x32x64", f"simd {lanes}", spec.build, {})
+    return Engine(f"pool 2x2 max {U4}", "32x32x64", f"simd {lanes}", spec.build, NONE)
 
 
 def requantise(style: str, lanes: int) -> Engine:
@@ -165,10 +172,10 @@ def requantise(style: str, lanes: int) -> Engine:
         shift=15,
         style=style,
     )
-    return Engine(f"requantise s16 to u8, {style}", "64", f"simd {lanes}", spec.build, {})
+    return Engine(f"requantise s16 to u8, {style}", "64", f"simd {lanes}", spec.build, NONE)
 
 
-def thresholds(store: str, lanes: int, **peer: Any) -> Engine:
+def thresholds(store: str, lanes: int, peer: Peer = NONE) -> Engine:
     rng = np.random.default_rng(1)
     spec = ThresholdsSpec(
         i=Beats(Fixed(16), 64, lanes),
@@ -184,37 +191,34 @@ def thresholds(store: str, lanes: int, **peer: Any) -> Engine:
 def add(lanes: int) -> Engine:
     i = Beats(S8, 64, lanes)
     spec = AddSpec(sources=(i, i), target=Fixed(9))
-    return Engine(f"add {S8} and {S8}", "64", f"simd {lanes}", spec.build, {})
+    return Engine(f"add {S8} and {S8}", "64", f"simd {lanes}", spec.build, NONE)
 
 
-FINN_MVU = {"ecp5_wide": (30_503, 64, 13_342, 0), "xc7": (17_964, 44, 13_470, 0)}
-FINN_MVU_DSP = {"ecp5_wide": (13_684, 64, 13_342, 320), "xc7": (7_856, 44, 9_886, 64)}
-FINN_WINDOW = {30: {"ecp5_wide": (521, 256, 114, 0), "xc7": (214, 88, 114, 0)},
-               14: {"ecp5_wide": (369, 128, 104, 0), "xc7": (157, 44, 104, 0)}}  # fmt: skip
+FINN_MVU = {"ecp5 wide": (30_503, 64, 13_342, 0), "xc7": (17_964, 44, 13_470, 0)}
+FINN_MVU_DSP = {"ecp5 wide": (13_684, 64, 13_342, 320), "xc7": (7_856, 44, 9_886, 64)}
+FINN_WINDOW = {30: {"ecp5 wide": (521, 256, 114, 0), "xc7": (214, 88, 114, 0)},
+               14: {"ecp5 wide": (369, 128, 104, 0), "xc7": (157, 44, 104, 0)}}  # fmt: skip
 FINN_THRESHOLDS = {"xc7": (2_445, 512, 2_811, 0)}  #: Of Xilinx/finn 39f0c9a.
 
 ENGINES = (
-    window(image(Bipolar(), 30, 32), CONV, "lut", **FINN_WINDOW[30]),
-    window(image(Bipolar(), 30, 32), CONV, "lut", ring=4, **FINN_WINDOW[30]),
+    window(image(Bipolar(), 30, 32), CONV, "lut", peer=FINN_WINDOW[30]),
+    window(image(Bipolar(), 30, 32), CONV, "lut", ring=4, peer=FINN_WINDOW[30]),
     window(image(Bipolar(), 30, 32), CONV, "block"),
-    window(image(Bipolar(), 14, 32), CONV, "lut", **FINN_WINDOW[14]),
-    window(image(Bipolar(), 14, 32), CONV, "lut", ring=4, **FINN_WINDOW[14]),
+    window(image(Bipolar(), 14, 32), CONV, "lut", peer=FINN_WINDOW[14]),
+    window(image(Bipolar(), 14, 32), CONV, "lut", ring=4, peer=FINN_WINDOW[14]),
     window(image(U4, 32, 16), PADDED, "block"),
     window(image(U4, 32, 16), PADDED, "block", pixels=4),
-    mvu(U4, S4, "lut", 16, 16, **FINN_MVU),
-    mvu(U4, S4, "dsp", 16, 16, **FINN_MVU_DSP),
-    mvu(U4, S4, "planes", 16, 16, **FINN_MVU),
+    mvu(U4, S4, "lut", 16, 16, peer=FINN_MVU),
+    mvu(U4, S4, "dsp", 16, 16, peer=FINN_MVU_DSP),
+    mvu(U4, S4, "planes", 16, 16),
     mvu(U4, Bipolar(), "planes", 16, 16),
-    mvu(U4, Bipolar(), "lut", 16, 16),
     mvu(Bipolar(), Bipolar(), "xnor", 16, 64),
     mvu(S8, S8, "dsp", 8, 8),
     mvu(S8, S8, "lut", 8, 8),
-    mvu(S4, S4, "lut", 8, 8),
-    mvu(S4, S4, "dsp", 8, 8),
     depthwise("dsp", 16),
     depthwise("lut", 16),
     pool(16),
-    thresholds("lut", 16, **FINN_THRESHOLDS),
+    thresholds("lut", 16, peer=FINN_THRESHOLDS),
     thresholds("block", 16),
     requantise("dsp", 16),
     requantise("lut", 16),

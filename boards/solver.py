@@ -13,7 +13,7 @@ regroups lanes between two engines is not part of the choice.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Self
 
 import numpy as np
@@ -28,7 +28,7 @@ from brambling.errors import ConfigError, DoesNotFit
 from brambling.network import Network
 from brambling.plan import Plan, Stage, Step, steps
 
-__all__ = ["GOALS", "LUT_SHARE", "available", "fold"]
+__all__ = ["GOALS", "LUT_SHARE", "available", "excess", "fold", "refusal"]
 
 GOALS = ("max-fps", "min-area", "fps=N")
 
@@ -37,10 +37,10 @@ LUT_SHARE = 0.70
 
 NEAREST = 7  #: Bisections for the numbers of a refusal.
 
-ROUNDS = 6  #: Times that a network is folded again because its adapters did not fit.
+#: Where adapters do not fit, a network is folded again, with so many times as much left free.
+ROUNDS = (1, 1, 2, 4, 8, 16, 32, 64)
 
 NOTHING = Needs()
-RESOURCES = ("blocks", "luts", "dsps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,18 +172,18 @@ class Options:
         ``wanted`` is the largest interval, ``None`` as small as fits.
         """
         most = available(self.board, reserve)
-        for _ in range(ROUNDS):
+        for times in ROUNDS:
             limit = self.smallest(reserve) if wanted is None else wanted
             chosen = None if limit is None else self.best(limit, reserve)
             if limit is None or chosen is None:
                 break
             stages = self.polish.run(chosen, limit, most)
             taken = self.polish.total(stages)
-            over = Needs(*(max(0, getattr(taken, k) - getattr(most, k)) for k in RESOURCES))
+            over = excess(taken, most)
             if over == NOTHING:
                 return stages
             # What adapters take is known only now: fold again, leaving room for it.
-            reserve += over
+            reserve += over * times
         return self.nearest(self.intervals[-1] if wanted is None else wanted, most)
 
     def nearest(self, limit: int, most: Needs) -> Needs:
@@ -220,6 +220,12 @@ def available(board: Board, reserve: Needs) -> Needs:
     part = board.part
     luts = int(LUT_SHARE * part.luts)
     return Needs(part.blocks - reserve.blocks, luts - reserve.luts, part.dsps - reserve.dsps)
+
+
+def excess(need: Needs, most: Needs) -> Needs:
+    """Return by how much ``need`` is more than ``most``."""
+    pairs = zip(astuple(need), astuple(most), strict=True)
+    return Needs(*(max(0, wanted - there) for wanted, there in pairs))
 
 
 def wanted_interval(goal: str, clock_hz: int, options: Options) -> int | None:
@@ -259,11 +265,11 @@ def fold(
     wanted = wanted_interval(goal, clock_hz, options)
     found = options.fit(wanted, reserve)
     if isinstance(found, Needs):
-        raise _refusal(network, options, goal, clock_hz, reserve, found)
+        raise _no_fit(network, options, goal, clock_hz, reserve, found)
     return Plan(network=network.name, board=board.name, goal=goal, clock_hz=clock_hz, stages=found)
 
 
-def _refusal(
+def _no_fit(
     network: Network, options: Options, goal: str, clock_hz: int, reserve: Needs, need: Needs
 ) -> DoesNotFit:
     """Say what is exceeded, and name the fastest that fits where there is one."""
@@ -280,7 +286,11 @@ def _refusal(
                 f"the fastest folding that fits has an interval of {cycles} cycles: "
                 f"fps={clock_hz // cycles}"
             )
+    return refusal(what, board, need, most, remedy)
+
+
+def refusal(what: str, board: Board, need: Needs, most: Needs, remedy: str) -> DoesNotFit:
+    """Say of which resource by far too much is needed."""
     names = ("block RAMs", f"LUTs ({LUT_SHARE:.0%} of {board.part.luts:,})", "multipliers")
-    rows = [(getattr(need, key), getattr(most, key)) for key in RESOURCES]
-    n = max(range(3), key=lambda n: rows[n][0] / max(rows[n][1], 1))
-    return DoesNotFit(what, board.name, names[n], *rows[n], remedy)
+    rows = [*zip(names, astuple(need), astuple(most), strict=True)]
+    return DoesNotFit(what, board.name, *max(rows, key=lambda row: row[1] / max(row[2], 1)), remedy)

@@ -371,7 +371,7 @@ def export_graph(
     Parameters
     ----------
     model
-        Built of the modules that :func:`lower` knows; see the page "Training". In evaluation.
+        Built of the modules that :func:`lower` knows; see the page "From PyTorch to a network".
     input_shape
         ``(rows, columns, channels)``.
     fmt

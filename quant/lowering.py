@@ -26,12 +26,14 @@ from brambling.network import (
 )
 from brambling.quant.export import Norm
 from brambling.quant.formats import Bipolar, Format
-from brambling.quant.forms import TABLE_BITS, Steps, smallest
+from brambling.quant.forms import TABLE_BITS, Steps, shifted, smallest
 from brambling.quant.layers import QuantActivation, QuantConv2d, QuantLinear
+from brambling.quant.quantiser import Quantiser
 from brambling.quant.values import Bend, Value, linear, ramp
 
 __all__ = ["Builder", "unsupported"]
 
+FEW = 4  #: Levels from which a shift is sure to be smaller than comparisons.
 Batchnorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
@@ -258,16 +260,27 @@ class Builder:
             if module.relu:
                 x = replace(x, bends=(*x.bends, ramp))
                 least = max(least, 0) if fmt != Bipolar() else least
-            x = self.turned(x)
-            codes = range(least + 1, quantiser.high + 1)
-            places = [scale * Fraction(2 * code - 1, 2) for code in codes]
-            places = [Fraction(0)] if fmt == Bipolar() else places
-            layer = smallest(self.name("act"), x.edge, self.steps(x, places, scale, least, fmt))
+            layer = self.rounding(self.turned(x), scale, least, quantiser)
         value = Value.codes(layer.name, self.add(layer), [linear(scale)])
         if fmt != Bipolar():
             low, high = np.array([least]), np.array([quantiser.high])
             value = replace(value, low=low, high=high)
         return replace(value, order=x.order)
+
+    def rounding(self, x: Value, scale: Fraction, least: int, quantiser: Quantiser) -> Layer:
+        """Smallest layer that rounds to codes of a quantiser."""
+        name, fmt, most = self.name("act"), quantiser.fmt, quantiser.high
+        if fmt == Bipolar():
+            return smallest(name, x.edge, self.steps(x, [Fraction(0)], scale, least, fmt))
+        ramps = all(bend is ramp for bend in x.bends)
+        if most - least >= FEW and ramps and all(norm.variance == 1 for norm in x.norms):
+            lines = [(n.gain / scale, (n.bias - n.gain * n.mean) / scale) for n in x.norms]
+            low = max(least, 0) if x.bends else least
+            found = shifted(name, x.edge, lines, (low, most), fmt)
+            if found is not None:
+                return found
+        places = [scale * Fraction(2 * code - 1, 2) for code in range(least + 1, most + 1)]
+        return smallest(name, x.edge, self.steps(x, places, scale, least, fmt))
 
     def steps(
         self, x: Value, places: Sequence[Fraction], scale: Fraction, least: int, fmt: Format

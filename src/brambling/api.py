@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from brambling import zoo
+from brambling.boards import wiring
+from brambling.boards.memories import Needs
 from brambling.boards.parts import Board, find_board
-from brambling.boards.resources import Needs, needs
-from brambling.boards.solver import fold
-from brambling.errors import ConfigError, DoesNotFit
+from brambling.boards.solver import available, excess, fold, refusal
+from brambling.errors import ConfigError
 from brambling.network import Network
 from brambling.plan import Plan
 from brambling.sim.sizing import size
@@ -31,9 +32,8 @@ def load(model: str | os.PathLike[str]) -> Network:
 
 
 def total(network: Network, plan: Plan, board: Board) -> Needs:
-    """Estimate what all engines of a plan take."""
-    rows = (needs(step, stage, board.part) for step, stage in plan.pairs(network))
-    return sum(rows, start=Needs())
+    """Estimate what all engines of a plan take, with all that stands between them."""
+    return wiring.total(network, plan, board.part)
 
 
 def plan(
@@ -56,20 +56,19 @@ def plan(
     """
     if isinstance(board, str):
         board = find_board(board)
-    reserve, taken = Needs(), 0
+    most, reserve, taken = available(board, Needs()), Needs(), Needs()
     for _ in range(ROUNDS):
         made = size(network, fold(network, board, goal, clock_hz, reserve), progress)
-        taken = total(network, made, board).blocks
-        over = taken - board.part.blocks
-        if over <= 0:
+        taken = total(network, made, board)
+        over = excess(taken, most)
+        if over == Needs():
             return made
-        # What FIFOs take in block RAM is known only now: fold again, leaving room for it.
-        reserve += Needs(over, 0)
-    raise DoesNotFit(
+        # What FIFOs and queues take is known only now: fold again, leaving room for it.
+        reserve += over
+    raise refusal(
         f"{network.name} with its FIFOs",
-        board.name,
-        "block RAMs",
+        board,
         taken,
-        board.part.blocks,
+        most,
         "ask for fewer frames a second, goal min-area or fps=N",
     )

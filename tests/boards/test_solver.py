@@ -1,21 +1,23 @@
 """The folding solver: optimal by exhaustion, and what it says where nothing fits."""
 
 import re
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
 from brambling import api, zoo
-from brambling.boards import solver
-from brambling.boards.parts import BOARDS, Board, Part
+from brambling.boards.choices import SHALLOW
+from brambling.boards.parts import BOARDS, PARTS, Board, Part
 from brambling.boards.resources import Needs, interval, needs
-from brambling.boards.solver import LUT_SHARE, available, fold
+from brambling.boards.solver import LUT_SHARE, Options, available, excess, fold
+from brambling.boards.wiring import families, links
 from brambling.errors import ConfigError, DoesNotFit
 from brambling.hw.accelerator import pipeline
-from brambling.hw.mvu import XnorMvuSpec
 from brambling.plan import Stage, steps
 from brambling.sim.cycles import schedule
+from brambling.sim.sizing import pace, throughput
 
 GEOMETRIES = (
     ((8, 4), (16, 2), (32, 1)),
@@ -47,7 +49,7 @@ def every_stage(step):
         case "thresholds":
             return [make(pe=n, simd=n) for n in lanes]
     return [
-        make(pe=pe, simd=n, levels="lut" if -(-step.outputs // pe) <= solver.SHALLOW else "block")
+        make(pe=pe, simd=n, levels="lut" if -(-step.outputs // pe) <= SHALLOW else "block")
         for pe in range(1, step.outputs + 1)
         for n in lanes
     ]
@@ -88,10 +90,11 @@ def share(board, blocks, luts):
     return blocks / board.part.blocks + luts / board.part.luts
 
 
-def measure(network, board, plan):
-    """``(interval, blocks, luts)`` of a plan."""
-    need = api.total(network, plan, board)
-    return max(interval(*pair) for pair in plan.pairs(network)), need.blocks, need.luts
+def measure(network, board, stages):
+    """``(interval, blocks, luts)`` of stages, without what stands between them."""
+    pairs = [*zip(steps(network), stages, strict=True)]
+    need = sum((needs(*pair, board.part) for pair in pairs), start=Needs())
+    return max(interval(*pair) for pair in pairs), need.blocks, need.luts
 
 
 def random_case(seed, small_network):
@@ -110,18 +113,37 @@ def random_case(seed, small_network):
 @pytest.mark.parametrize("seed", range(40))
 def test_no_folding_that_fits_is_faster_or_smaller(seed, small_network):
     network, board = random_case(seed, small_network)
-    rows = fitting(network, board)
+    options, rows = Options.of(network, board), fitting(network, board)
     if not rows:
+        assert options.smallest(Needs()) is None
         with pytest.raises(DoesNotFit):
             fold(network, board, "max-fps")
         return
     fastest = min(row[0] for row in rows)
-    for goal, limit in (("max-fps", fastest), ("min-area", float("inf"))):
-        found = measure(network, board, fold(network, board, goal))
+    assert options.smallest(Needs()) == fastest
+    for limit in (fastest, options.intervals[-1]):
+        found = measure(network, board, options.best(limit, Needs()))
         assert found[0] <= limit
         assert fits(board, found)
         cheapest = min(share(board, *row[1:]) for row in rows if row[0] <= limit)
         assert share(board, *found[1:]) == pytest.approx(cheapest, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_adapters_fit_too(seed, small_network):
+    network, board = random_case(seed, small_network)
+    options = Options.of(network, board)
+    for goal in ("max-fps", "min-area"):
+        try:
+            plan = fold(network, board, goal)
+        except DoesNotFit:
+            continue
+        need = api.total(network, plan, board)
+        assert excess(need, available(board, Needs())) == Needs()
+        limit = max(interval(*pair) for pair in plan.pairs(network))
+        alone = options.polish.total(options.best(limit, Needs()))
+        if goal == "max-fps" and excess(alone, available(board, Needs())) == Needs():
+            assert share(board, need.blocks, need.luts) <= share(board, alone.blocks, alone.luts)
 
 
 def test_the_cases_are_of_both_kinds(small_network):
@@ -131,14 +153,11 @@ def test_the_cases_are_of_both_kinds(small_network):
 
 
 @pytest.mark.parametrize("fps", [1, 20_000, 100_000, 333_333, 1_000_000])
-def test_frames_a_second_are_reached_with_the_smallest_design(fps, small_network):
+def test_frames_a_second_are_reached(fps, small_network):
     network = small_network((9, 6, 5))
     board = board_of(4000, 200)
-    found = measure(network, board, fold(network, board, f"fps={fps}"))
-    limit = 1_000_000 // fps
-    assert found[0] <= limit
-    cheapest = min(share(board, *r[1:]) for r in fitting(network, board) if r[0] <= limit)
-    assert share(board, *found[1:]) == pytest.approx(cheapest, rel=1e-12)
+    found = measure(network, board, fold(network, board, f"fps={fps}").stages)
+    assert found[0] <= 1_000_000 // fps
 
 
 @pytest.mark.parametrize(
@@ -211,7 +230,7 @@ def test_refuses_a_rate_that_is_too_high_and_names_one_that_works(small_network)
     )
     assert match, text
     found = fold(network, board, match[3])
-    assert measure(network, board, found)[0] == int(match[2])
+    assert measure(network, board, found.stages)[0] == int(match[2])
 
 
 @pytest.mark.parametrize("clock", [1_000_000, 999_999, 1_000_003])
@@ -227,7 +246,7 @@ def test_a_part_without_block_ram(small_network):
     """Everything in parallel needs none."""
     network = small_network((4, 3))
     board = board_of(100_000, 0)
-    assert measure(network, board, fold(network, board, "max-fps"))[:2] == (1, 0)
+    assert measure(network, board, fold(network, board, "max-fps").stages)[:2] == (1, 0)
     with pytest.raises(DoesNotFit):
         fold(network, board_of(100, 0), "max-fps")
 
@@ -242,13 +261,72 @@ def test_intervals_are_those_of_the_hardware(small_network, hand_plan):
         a, s1, s2, s3 = (int(rng.integers(1, n + 1)) for n in (10, 10, 7, 5))
         p1, p2 = (int(rng.integers(1, n + 1)) for n in (7, 5))
         plan = hand_plan(network, [(a, a), (p1, s1), (p2, s2), (1, s3)])
-        specs = {node.name: node.spec for node in pipeline(network, plan)}
+        nodes = {node.name: node for node in pipeline(network, plan)}
         for step, stage in plan.pairs(network):
-            spec = specs[step.name]
-            if isinstance(spec, XnorMvuSpec):
-                assert interval(step, stage) == spec.timing.interval
-            else:
-                assert interval(step, stage) == max(spec.i.count, spec.o.count)
+            assert interval(step, stage) == pace([nodes[step.name]])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_intervals_of_images_are_those_of_the_hardware(seed, image_network, any_plan):
+    network = image_network(seed % 2 == 1)
+    plan = any_plan(network, seed)
+    nodes = {node.name: node for node in pipeline(network, plan)}
+    for step, stage in plan.pairs(network):
+        cycles = pace([nodes[step.name]])
+        assert cycles <= interval(step, stage)
+        if not step.window or nodes[step.name].spec.feed.source.pixels == 1:
+            assert cycles == interval(step, stage)
+
+
+# Networks of images ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_plan_of_an_image_network_reaches_its_interval(residual, image_network):
+    network = image_network(residual)
+    for goal in ("max-fps", "min-area"):
+        plan = api.plan(network, "ulx3s-25f", goal)
+        planned = max(interval(*pair) for pair in plan.pairs(network))
+        assert throughput(network, plan) <= planned
+        need = api.total(network, plan, BOARDS["ulx3s-25f"])
+        assert excess(need, available(BOARDS["ulx3s-25f"], Needs())) == Needs()
+
+
+def test_multipliers_are_used_where_they_help(image_network):
+    network = image_network(True)
+    part = replace(PARTS["ecp5-25f"], luts=9000)
+    cycles = []
+    for dsps in (0, 28):
+        board = Board(name="tiny", part=replace(part, dsps=dsps), clock_hz=1_000_000)
+        plan = fold(network, board, "max-fps")
+        assert api.total(network, plan, board).dsps <= dsps
+        assert any(stage.style == "dsp" for stage in plan.stages) == bool(dsps)
+        cycles.append(max(interval(*pair) for pair in plan.pairs(network)))
+    assert cycles[1] < cycles[0]
+
+
+def test_refuses_a_rate_that_no_board_reaches(image_network):
+    """A line buffer takes a pixel a cycle."""
+    with pytest.raises(ConfigError) as error:
+        fold(image_network(False), BOARDS["ulx3s-85f"], "fps=1e6")
+    assert str(error.value) == (
+        "goal fps=1e6: at 50 MHz at most 500000 frames a second are possible, not 1e6"
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_families_share_their_pixels(seed, image_network):
+    network = image_network(True)
+    board = BOARDS["ulx3s-45f"]
+    chain = steps(network)
+    options = Options.of(network, board)
+    limit = options.intervals[seed * len(options.intervals) // 4]
+    stages = options.best(max(limit, options.fastest), Needs())
+    for members in families(chain, links(network, chain)):
+        assert len({stages[n].pixels for n in members}) == 1
+
+
+# The whole zoo --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("board", BOARDS)

@@ -16,7 +16,14 @@ PATTERNS = {
 }
 
 
-@pytest.fixture(params=PATTERNS)
+@pytest.fixture(
+    params=[
+        "flowing",
+        "both",
+        pytest.param("starved", marks=pytest.mark.slow),
+        pytest.param("blocked", marks=pytest.mark.slow),
+    ]
+)
 def stalls(request):
     """Patterns of the source and of the sink."""
     offer, accept = PATTERNS[request.param]

@@ -17,7 +17,7 @@ from brambling.sim.pysim import Pysim
 from brambling.simulation import compare, design_of, job_of
 
 
-SEEDS = [*range(12), *(pytest.param(n, marks=pytest.mark.slow) for n in range(12, 120))]
+SEEDS = [*range(6), *(pytest.param(n, marks=pytest.mark.slow) for n in range(6, 120))]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,0 +1,41 @@
+"""Memories: block RAMs and LUTs of them."""
+
+import pytest
+
+from brambling.boards.memories import Needs, lut_rom, ram, rom
+from brambling.boards.parts import PARTS
+
+ECP5, UP5K = PARTS["ecp5-85f"], PARTS["ice40-up5k"]
+
+
+def test_needs_add_up():
+    assert Needs(1, 2, 3) + Needs(10, 20, 30) == Needs(11, 22, 33)
+    assert Needs(1, 2, 3) * 4 == Needs(4, 8, 12)
+
+
+def test_one_word_needs_no_memory():
+    assert rom(ECP5, "block", 1, 100) == rom(ECP5, "lut", 1, 100) == Needs()
+    assert lut_rom(ECP5, 1, 100) == 0
+
+
+def test_a_rom_in_block_ram_takes_no_luts():
+    assert rom(ECP5, "block", 512, 36) == Needs(1)
+    assert rom(ECP5, "block", 513, 36) == Needs(2)
+
+
+@pytest.mark.parametrize("part", [ECP5, PARTS["xc7a35t"]], ids=lambda part: part.name)
+def test_a_rom_in_luts_grows_with_its_words(part):
+    sizes = [lut_rom(part, words, 10) for words in (2, 64, 65, 1000)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+
+
+def test_small_memories_are_luts_or_registers():
+    assert ram(ECP5, 16, 8).blocks == ram(UP5K, 16, 8).blocks == 0
+    assert ram(ECP5, 0, 8) == Needs()
+
+
+def test_large_memories_are_block_ram():
+    assert ram(ECP5, 4096, 8).blocks == ECP5.blocks_for(4096, 8)
+    assert ram(UP5K, 64, 8).blocks == UP5K.blocks_for(64, 8)
+    assert ram(ECP5, 40, 8, "block").blocks == 1

@@ -1,0 +1,108 @@
+"""Who reads whom, and what stands between: as in the hardware."""
+
+import pytest
+
+from brambling.boards.lines import LineBuffer
+from brambling.boards.memories import Needs
+from brambling.boards.parts import PARTS
+from brambling.boards.resources import needs
+from brambling.boards.wiring import adapters, families, links, repixel, total, width_adapter
+from brambling.hw.accelerator import pipeline
+from brambling.network import Tensor
+from brambling.plan import steps
+from brambling.quant.formats import Fixed
+
+PART = PARTS["ecp5-85f"]
+
+
+def names(network):
+    chain = steps(network)
+    return chain, [step.name for step in chain]
+
+
+def test_links_of_a_residual_network(image_network):
+    chain, name = names(image_network(True))
+    found = {
+        (name[link.source] if link.source >= 0 else "input", name[link.reader], link.number)
+        for link in links(image_network(True), chain)
+    }
+    assert ("act1", "sum1", 0) in found
+    assert ("act0", "sum1", 1) in found
+    assert ("act0", "left", 0) in found
+    assert ("input", "stem", 0) in found
+    assert len(found) == sum(len(step.sources) for step in chain)
+
+
+def test_links_look_through_flattening(image_network):
+    network = image_network(False)
+    chain, name = names(network)
+    (link,) = (link for link in links(network, chain) if name[link.reader] == "fc")
+    assert (name[link.source], link.flat, link.tensor.shape) == ("pool", True, (3, 3, 6))
+    assert not any(link.flat for link in links(network, chain) if name[link.reader] != "fc")
+
+
+def test_families_of_a_chain(image_network):
+    network = image_network(False)
+    chain, name = names(network)
+    found = [[name[n] for n in members] for members in families(chain, links(network, chain))]
+    assert sorted(found) == [["conv1"], ["conv2"], ["fc", "argmax"], ["pool"]]
+
+
+def test_families_join_at_sums(image_network):
+    network = image_network(True)
+    chain, name = names(network)
+    found = [[name[n] for n in members] for members in families(chain, links(network, chain))]
+    assert ["stem", "act0", "left", "act1", "sum1", "act2"] in found
+    assert ["down", "act3", "short", "act4", "sum2"] in found
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("seed", range(15))
+def test_adapters_are_where_the_hardware_has_them(seed, residual, image_network, any_plan):
+    network = image_network(residual)
+    plan = any_plan(network, seed)
+    found = {name for name, need in adapters(network, plan, PART) if need != Needs()}
+    engines = {stage.layer for stage in plan.stages}
+    readers = {}
+    for node in pipeline(network, plan):
+        for port in node.sources:
+            readers.setdefault(port.node, []).append(node)
+    wanted = set()
+    for node in pipeline(network, plan):
+        if any(part in node.name for part in ("_pixels", "_width", "_full")):
+            after = node
+            while after.name not in engines:
+                (after,) = readers[after.name]
+            wanted.add(after.name)
+    assert found == wanted
+
+
+def test_the_total_has_everything(image_network, any_plan):
+    network = image_network(True)
+    plan = any_plan(network, 3)
+    alone = sum((needs(*pair, PART) for pair in plan.pairs(network)), start=Needs())
+    between = sum((need for _, need in adapters(network, plan, PART)), start=Needs())
+    assert total(network, plan, PART).luts >= alone.luts + between.luts > alone.luts > 0
+
+
+def test_no_adapter_costs_nothing():
+    tensor = Tensor((8, 8, 12), Fixed(4))
+    assert width_adapter(tensor, 3, 3) == repixel(PART, tensor, 3, 2, 2) == Needs()
+    assert repixel(PART, tensor, 3, 2, 1).blocks >= 2
+    assert width_adapter(tensor, 4, 6).luts > width_adapter(tensor, 4, 2).luts > 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("residual", [False, True])
+def test_line_buffers_are_those_of_the_hardware(seed, residual, image_network, any_plan):
+    network = image_network(residual)
+    plan = any_plan(network, seed)
+    nodes = {node.name: node.spec for node in pipeline(network, plan)}
+    for step, stage in plan.pairs(network):
+        if step.window:
+            name = f"{step.name}_sums" if f"{step.name}_sums" in nodes else step.name
+            feed = nodes[name].feed
+            lines = LineBuffer.of(step, step.window, stage, feed.source.pixels)
+            assert lines.banks == feed.banks
+            assert lines.words == feed.lines * feed.words
+            assert lines.bits == feed.simd * feed.source.fmt.width
