@@ -37,6 +37,11 @@ def load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
+def plain(argument: str) -> str:
+    """Return an argument without the folders that only this machine has."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
+
+
 @dataclass
 class Record:
     """A benchmark being run; make it before the first measurement.
@@ -56,8 +61,9 @@ class Record:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        _, *argv = sys.argv
         self.made = {
-            "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+            "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *map(plain, argv)]),
             "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
             "processor": processor(),
             "cores": os.cpu_count(),

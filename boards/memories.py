@@ -8,6 +8,10 @@ from brambling.boards.parts import Part
 
 __all__ = ["Needs", "lut_rom", "ram", "rom"]
 
+#: By inputs of a LUT: words and bits of a LUT RAM, its cost, that of a block RAM, and that of a bit
+#: of what stands around a block RAM.
+LUT_RAM = {4: (16, 4, 4, 64, 1), 6: (64, 3, 8, 129, 0)}
+SMALLEST = 128  #: Bits of a memory that is worth a block RAM, where LUTs cannot be one.
 PER_WORD_OF_LUT = 1.15  #: LUTs of a bit of a memory in LUTs, by those that hold its contents.
 
 
@@ -44,10 +48,24 @@ def lut_rom(part: Part, words: int, bits: int) -> int:
     return ceil(bits * ceil(words / 2**part.lut_inputs) * PER_WORD_OF_LUT)
 
 
-def ram(part: Part, words: int, bits: int, store: str = "lut") -> Needs:
-    """Estimate a memory that is written: in LUT RAM where it may and can be, or block RAM."""
-    if words < 2 or (not part.lut_ram and words * bits <= 128):  # Flip-flops.
+def ram(part: Part, words: int, bits: int, store: str | None = None) -> Needs:
+    """Estimate a memory that is written, in ``"lut"`` RAM or ``"block"`` RAM.
+
+    ``None`` is what Yosys chooses: that of FIFOs, queues and buffers, which say nothing of it.
+    """
+    if words < 2 or (not part.lut_ram and words * bits < SMALLEST):  # Flip-flops.
         return Needs(0, words * bits)
-    if store == "lut" and part.lut_ram:  # A LUT a bit for 16 words (64), and one behind it.
+    chosen = store or ("lut" if in_luts(part, words, bits) else "block")
+    if chosen == "lut" and part.lut_ram:  # A LUT a bit for 16 words (64), and one behind it.
         return Needs(0, (ceil(words / 2**part.lut_inputs) + 1) * bits)
-    return Needs(part.blocks_for(words, bits), 20 + (bits if store == "lut" else 0))
+    return Needs(part.blocks_for(words, bits), 20 + (0 if store == "block" else bits))
+
+
+def in_luts(part: Part, words: int, bits: int) -> bool:
+    """Whether Yosys puts a memory that says nothing of it into LUT RAM.
+
+    The costs of its ``memory_libmap``, fitted to FIFOs of 24 sizes on ECP5 and 9 on 7 series.
+    """
+    deep, wide, cost, block, around = LUT_RAM[part.lut_inputs]
+    luts = cost * ceil(words / deep) * ceil(bits / wide)
+    return part.lut_ram and luts <= block * part.blocks_for(words, bits) + around * bits

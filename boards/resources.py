@@ -143,7 +143,8 @@ class Engine:
             total = ram(self.part, stage.queue, bits)
         for depth, tensor in zip(stage.fifo, self.step.tensors, strict=False):
             if depth:
-                total += ram(self.part, depth, stage.simd * pixels * tensor.fmt.width)
+                bits = stage.simd * pixels * tensor.fmt.width
+                total += ram(self.part, depth - 1, bits)  # One beat is in a register.
         return total
 
     def _matrix(self, stage: Stage, runs: Runs) -> Needs:

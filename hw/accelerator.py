@@ -6,11 +6,11 @@ from typing import Any
 from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from brambling.hw.fork import ForkSpec
 
 from brambling.errors import ConfigError, UnsupportedLayer
 from brambling.hw.beat import Beats
 from brambling.hw.engines import engine, inputs, repixel
+from brambling.hw.fork import ForkSpec
 from brambling.hw.gate import FrameGate, GateSpec
 from brambling.hw.mvu import MvuSpec
 from brambling.hw.node import Edge, Node, Port, Spec, stream_of

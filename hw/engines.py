@@ -1,22 +1,22 @@
 """Which component is the engine of a step, and how it is parametrised."""
 
 import numpy as np
-from brambling.hw.border import BorderSpec
-from brambling.hw.depthwise import DepthwiseSpec
-from brambling.hw.join import AddSpec, ConcatSpec
-from brambling.hw.pool import PoolSpec
-from brambling.hw.requantise import RequantiseSpec
-from brambling.hw.slice import SliceSpec
-from brambling.hw.table import TableSpec
-from brambling.hw.window import WindowFeedSpec
 
 from brambling.errors import ConfigError
 from brambling.hw.argmax import ArgMaxSpec
 from brambling.hw.beat import Beats
+from brambling.hw.border import BorderSpec
+from brambling.hw.depthwise import DepthwiseSpec
 from brambling.hw.feed import FeedSpec, StreamFeedSpec
+from brambling.hw.join import AddSpec, ConcatSpec
 from brambling.hw.mvu import MvuSpec
 from brambling.hw.node import Spec
+from brambling.hw.pool import PoolSpec
+from brambling.hw.requantise import RequantiseSpec
+from brambling.hw.slice import SliceSpec
+from brambling.hw.table import TableSpec
 from brambling.hw.thresholds import ThresholdsSpec
+from brambling.hw.window import WindowFeedSpec
 from brambling.layers import (
     Add,
     ArgMax,

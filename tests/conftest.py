@@ -77,9 +77,9 @@ def hand_plan():
         chain = steps(network)
         stages = []
         for step, row in zip(chain, rows or [(1, 1)] * len(chain), strict=True):
-            fields = dict(zip(("pe", "simd", "fifo", "queue"), row, strict=False))
-            fields["fifo"] = (fields.get("fifo", 0),) * len(step.sources)
-            stages.append(Stage(layer=step.name, engine=step.engine, **fields, **options))
+            pe, simd, fifo, queue = (*row, *(0, 1)[len(row) - 2 :])
+            fields = {"queue": queue, "fifo": (fifo,) * len(step.sources)} | options
+            stages.append(Stage(layer=step.name, engine=step.engine, pe=pe, simd=simd, **fields))
         return Plan(
             network=network.name,
             board="ulx3s-85f",

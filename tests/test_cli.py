@@ -474,15 +474,25 @@ def test_refuses_a_damaged_network(refused, files):
     assert said.startswith(f"{path}: not a whole safetensors file (")
 
 
-def test_training_without_torch(refused, monkeypatch, tmp_path):
-    monkeypatch.delitem(sys.modules, "brambling.quant.train", raising=False)
-    for name in [name for name in sys.modules if name == "torch" or name.startswith("torch.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    for name in ("brambling.quant.layers", "brambling.quant.export"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    assert refused("train", "mnist-tfc", "--data", tmp_path) == (
-        "training needs PyTorch, which is not installed: pip install 'brambling[train]'"
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [
+        (("train", "mnist-tfc", "--data", "none"), "training needs"),
+        (("precision", "lenet5"), "float models need"),
+    ],
+    ids=["train", "precision"],
+)
+def test_what_needs_torch_says_so(argv, what):
+    """In a process of its own, since here others may have imported it."""
+    code = "import sys; sys.modules['torch'] = None; from brambling.cli import main; "
+    code += "sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"brambling: error: {what} PyTorch, which is not installed: "
+        "pip install 'brambling[train]'\n"
     )
 
 

@@ -77,14 +77,17 @@ def test_the_port_map_in_words(made, network, plan):
     for line in (
         "lane `n` (0 to 3) is bits `8*n + 7 : 8*n`, u8.0, unsigned; bit `32` is `first`",
         (
-            "A frame is 14 elements (14:u8.0) in 4 beats of 4; element `e` is in beat `e / 4`, "
-            "lane `e % 4`. In the last beat lanes from 2 carry no meaning."
+            "A frame is 14 elements (14:u8.0) in 4 beats; element `c` is in beat `c / 4`, "
+            "lane `c % 4`. In the last beat lanes from 2 carry no meaning."
         ),
         "Input: grey, 0 to 255",
-        "A result is 1 element(s) (scalar:u3.0) in 1 beat(s).",
+        "A result is one value (scalar:u3.0) in one beat, in lane 0.",
         "Classes: 0 a, 1 b, 2 c, 3 d, 4 e, 5 f",
-        "- `fc1.weights`: 9 words of 15 bits.",
-        "- `fc2.weights`: 3 words of 16 bits.",
+        (
+            "- `fc1.weights`: 9 words of 15 bits; word `f * 3 + s` is slot `s` of fold `f`: the "
+            "weights of outputs from `f * 3` for 5 inputs; bit `k * 3 + p` is output `p`"
+        ),
+        "- `fc2.weights`: 3 words of 16 bits; word `f * 1 + s` is slot `s` of fold `f`",
     ):
         assert line in text
     for edge in edges(pipeline(network, plan)):

@@ -133,15 +133,15 @@ def test_flattening_belongs_to_no_step():
         (
             lambda: chain(dense("a", "input"), source=Fixed(17)),
             (
-                "a: products have an engine for weights of up to 16 bits and inputs of up to 16, not "
-                "for bipolar and s17.0: requantise"
+                "a: products have an engine for weights of up to 16 bits and inputs of up to 16, "
+                "not for bipolar and s17.0: requantise"
             ),
         ),
         (
             lambda: chain(dense("a", "input", Fixed(17))),
             (
-                "a: products have an engine for weights of up to 16 bits and inputs of up to 16, not "
-                "for s17.0 and bipolar: requantise"
+                "a: products have an engine for weights of up to 16 bits and inputs of up to 16, "
+                "not for s17.0 and bipolar: requantise"
             ),
         ),
         (
@@ -363,7 +363,10 @@ def test_a_plan_written_by_hand(tmp_path):
         (
             "simd = 3",
             "smid = 3",
-            "stage 0: keys are layer, engine, pe, simd, pixels, style, weights, levels, lines, fifo, queue, not 'smid'",
+            (
+                "stage 0: keys are layer, engine, pe, simd, pixels, style, weights, levels, lines, "
+                "fifo, queue, not 'smid'"
+            ),
         ),
         ("simd = 4\n", "", "stage 1: simd is missing"),
         ("pe = 2", 'pe = "2"', "stage 0: pe must be int, not '2'"),

@@ -127,17 +127,18 @@ def bits(beats: Beats) -> str:
 
 def frame(beats: Beats, tensor: Tensor) -> str:
     """Describe in which beats the elements of a frame come."""
+    vector = beats.rows * beats.columns == 1
     tail = (
-        f" In the last beat of each, lanes from {beats.tail} carry no meaning."
+        f" In the last beat{'' if vector else ' of each'} lanes from {beats.tail} carry no meaning."
         if beats.tail < beats.lanes
         else ""
     )
     channel = f"beat `c / {beats.lanes}`, lane `c % {beats.lanes}`"
-    if beats.rows * beats.columns == 1:
-        return (
-            f"{beats.elements} element(s) ({tensor}) in {beats.count} beat(s); element `c` is in "
-            f"{channel}.{tail}"
-        )
+    if beats.elements == 1 and vector:
+        return f"one value ({tensor}) in one beat, in lane 0.{tail}"
+    if vector:
+        many = f"{beats.count} beats" if beats.count > 1 else "one beat"
+        return f"{beats.elements} elements ({tensor}) in {many}; element `c` is in {channel}.{tail}"
     group = "pixel" if beats.pixels == 1 else f"group of {beats.pixels} pixels of a row"
     return (
         f"{beats.rows} rows of {beats.columns} pixels ({tensor}), row by row, in {beats.count:,} "
@@ -149,9 +150,12 @@ def weights(spec: MacSpec) -> str:
     """Describe the memory of an engine's weights."""
     feed, bank = spec.feed, spec.bank
     words = feed.chunks * feed.folds * feed.beats
+    fold, of = "f", ""
+    if feed.chunks > 1:
+        fold, of = f"(c * {feed.folds} + f)", " of group `c`"
     text = (
-        f"{words} words of {bank.width} bits; word `(c * {feed.folds} + f) * {feed.beats} + s` is "
-        f"slot `s` of fold `f` of group `c`"
+        f"{words} words of {bank.width} bits; word `{fold} * {feed.beats} + s` is slot `s` of fold "
+        f"`f`{of}"
     )
     if isinstance(spec, MvuSpec):
         text += f": the weights of outputs from `f * {spec.pe}` for {feed.simd} inputs"

@@ -34,7 +34,7 @@ def conv(name, source, outputs, inputs, fmt, kernel=3, pad=1, stride=1):
         inputs=(source,),
         weights=weights,
         fmt=fmt,
-        padding=(pad,) * 4,
+        padding=(pad, pad, pad, pad),
         stride=(stride, stride),
     )
 

@@ -35,11 +35,12 @@ def every_choice(families):
 
 
 def needs_of(families, chosen):
-    return sum(
+    rows = [
         items[way]
         for family, (variant, ways) in zip(families, chosen, strict=True)
         for items, way in zip(family[variant], ways, strict=True)
-    )
+    ]
+    return np.sum(rows, axis=0)
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -45,7 +45,7 @@ def test_families_of_a_chain(image_network):
     network = image_network(False)
     chain, name = names(network)
     found = [[name[n] for n in members] for members in families(chain, links(network, chain))]
-    assert sorted(found) == [["conv1"], ["conv2"], ["fc", "argmax"], ["pool"]]
+    assert sorted(found) == [["conv1", "act1"], ["conv2"], ["fc", "argmax"], ["pool"]]
 
 
 def test_families_join_at_sums(image_network):
@@ -80,7 +80,8 @@ def test_adapters_are_where_the_hardware_has_them(seed, residual, image_network,
 def test_the_total_has_everything(image_network, any_plan):
     network = image_network(True)
     plan = any_plan(network, 3)
-    alone = sum((needs(*pair, PART) for pair in plan.pairs(network)), start=Needs())
+    rows = [needs(step, stage, PART) for step, stage in plan.pairs(network)]
+    alone = sum(rows, start=Needs())
     between = sum((need for _, need in adapters(network, plan, PART)), start=Needs())
     assert total(network, plan, PART).luts >= alone.luts + between.luts > alone.luts > 0
 

@@ -16,7 +16,6 @@ from brambling.sim.job import Design, Job, pattern
 from brambling.sim.pysim import Pysim
 from brambling.simulation import compare, design_of, job_of
 
-
 SEEDS = [*range(6), *(pytest.param(n, marks=pytest.mark.slow) for n in range(6, 120))]
 
 

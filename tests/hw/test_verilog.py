@@ -28,7 +28,7 @@ def test_is_the_same_every_time(verilog):
 def test_names_are_those_of_the_network(verilog):
     modules = re.findall(r"^module \\?(\S+?)\s*\(", verilog(), re.MULTILINE)
     assert "net" in modules
-    for name in ("net.binarise", "net.fc1", "net.fc1.popcount", "net.fc1_fifo", "net.argmax"):
+    for name in ("net.binarise", "net.fc1", "net.fc1.bank0", "net.fc1_fifo", "net.argmax"):
         assert name in modules
 
 

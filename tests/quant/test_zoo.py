@@ -88,7 +88,7 @@ def test_checksums():
     for line in (ZOO / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split("  ")
         listed[name] = digest
-    files = [*ZOO.glob("*.safetensors"), *ZOO.glob("mnist/*.gz")]
+    files = [*ZOO.rglob("*.safetensors"), *ZOO.glob("mnist/*.gz"), *ZOO.glob("cifar10/*.xz")]
     assert listed == {
         path.relative_to(ZOO).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
