@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -36,6 +37,7 @@ __all__ = [
 
 SIMULATORS = ("verilator", "icarus")
 LOG_LINES = 12
+MOST_PROCESSES = 4  #: That play scenarios side by side; each has a simulator in its memory.
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +143,26 @@ def run_scenarios(
     """
     bench = Bench(simulator, verilog, top, progress)
     with tempfile.TemporaryDirectory(prefix="brambling-") as name:
-        folder = Path(name)
-        write_scenarios(folder, scenario_files(watched, scenarios))
-        results = bench.play(folder)
-        compared = sum(int(path.read_text()) for path in folder.glob("*.compared"))
+        parts = shares(scenarios, min(len(scenarios), os.cpu_count() or 1, MOST_PROCESSES))
+        folders = [Path(name) / str(n) for n in range(len(parts))]
+        for folder, part in zip(folders, parts, strict=True):
+            folder.mkdir()
+            write_scenarios(folder, scenario_files(watched, part))
+        results = bench.play(*folders)
+        compared = sum(int(path.read_text()) for path in Path(name).glob("*/*.compared"))
         return Outcome(len(results), compared, tuple(m for m in results if m))
+
+
+def shares(scenarios: Sequence[Scenario], count: int) -> list[list[Scenario]]:
+    """Deal out scenarios into ``count`` parts that take about as long as one another."""
+    parts: list[list[Scenario]] = [[] for _ in range(count)]
+
+    def cycles(part: Sequence[Scenario]) -> int:
+        return sum(played.job.limit for scenario in part for played in scenario.jobs)
+
+    for scenario in sorted(scenarios, key=lambda scenario: cycles([scenario]), reverse=True):
+        min(parts, key=cycles).append(scenario)
+    return parts
 
 
 class CocotbRunner:
@@ -195,7 +212,8 @@ class Bench:
             raise ConfigError(
                 f"simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}"
             )
-        self._runner = _runner(simulator)
+        self._simulator = simulator
+        runner = _runner(simulator)  # Says at once what is missing.
         self._what = f"{top} in {simulator} under cocotb"
         self._top = top
         self._progress = progress
@@ -206,17 +224,32 @@ class Bench:
 
         def make(folder: Path) -> None:
             progress(f"build {self._what}", 0, 1)
-            _build(self._runner, simulator, verilog, top, folder)
+            _build(runner, simulator, verilog, top, folder)
             progress(f"build {self._what}", 1, 1)
 
         self._built = cached(key, make)
 
-    def play(self, folder: Path) -> list[str]:
-        """Play the scenarios in ``folder``; return a message for each, empty where it passed."""
+    def play(self, *folders: Path) -> list[str]:
+        """Play the scenarios in each folder, a process for each.
+
+        Return a message for every scenario, empty where it passed.
+        """
         bench = Path(__file__).with_name("cocotb_bench.py")
-        shutil.copyfile(bench, folder / bench.name)
+        for folder in folders:
+            shutil.copyfile(bench, folder / bench.name)
+
+        def test(folder: Path) -> list[str]:
+            return _test(_runner(self._simulator), self._top, self._built, folder)
+
         self._progress(f"run {self._what}", 0, 1)
-        results = _test(self._runner, self._top, self._built, folder)
+        # What the runners print is no one's concern; they write logs.
+        with (
+            (folders[0] / "out").open("w") as out,
+            redirect_stdout(out),
+            redirect_stderr(out),
+            ThreadPoolExecutor(len(folders)) as pool,
+        ):
+            results = [message for found in pool.map(test, folders) for message in found]
         self._progress(f"run {self._what}", 1, 1)
         return results
 
@@ -308,20 +341,19 @@ def _test(runner: Any, top: str, built: Path, folder: Path) -> list[str]:
     log = folder / "log"
     results = folder / "results.xml"
     try:
-        with (folder / "out").open("w") as out, redirect_stdout(out), redirect_stderr(out):
-            runner.test(
-                hdl_toplevel=top,
-                hdl_toplevel_lang="verilog",
-                test_module="cocotb_bench",
-                test_dir=folder,
-                build_dir=built,
-                results_xml=str(results),
-                extra_env={
-                    "BRAMBLING_SCENARIOS": str(folder),
-                    "PYTHONPATH": os.pathsep.join([str(folder)]),
-                },
-                log_file=log,
-            )
+        runner.test(
+            hdl_toplevel=top,
+            hdl_toplevel_lang="verilog",
+            test_module="cocotb_bench",
+            test_dir=folder,
+            build_dir=built,
+            results_xml=str(results),
+            extra_env={
+                "BRAMBLING_SCENARIOS": str(folder),
+                "PYTHONPATH": os.pathsep.join([str(folder)]),
+            },
+            log_file=log,
+        )
     except (SystemExit, Exception) as error:
         if not results.exists():
             raise _failure(f"the simulation of {top} failed", log, error) from None

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from brambling.errors import ConfigError
 from brambling.hw.accelerator import Node, pipeline
+from brambling.hw.feed import StreamFeedSpec
 from brambling.hw.node import Port
+from brambling.hw.width import WidthAdapterSpec
 from brambling.hw.window import WindowFeedSpec
 from brambling.network import Network
 from brambling.plan import LEAST_FIFO, Plan, Stage
@@ -62,11 +64,12 @@ def size(
     """Return ``plan`` with small FIFOs and queues that cost no throughput.
 
     First frames come evenly, as many as the slowest engine can take, into queues without bounds,
-    and FIFOs without bounds behind forks: what they hold at most is enough, and with that much
-    nothing can stop, since room that is always there delays nothing, and what comes earlier makes
-    nothing later. A large network keeps these depths. In a small one each depth, first the FIFOs',
-    then the queues', in stream order, is made as small as the cycle model allows with the others as
-    they are; deeper never costs throughput, so at the end no depth can be one less.
+    and FIFOs without bounds behind forks and where a vector must be put together early: what they
+    hold at most is enough, and with that much nothing can stop, since room that is always there
+    delays nothing, and what comes earlier makes nothing later. A large network keeps these depths.
+    In a small one each depth, first the FIFOs', then the queues', in stream order, is made as small
+    as the cycle model allows with the others as they are; deeper never costs throughput, so at the
+    end no depth can be one less.
 
     Parameters
     ----------
@@ -112,11 +115,11 @@ class Sizing:
         self.plan = plan
         self.fifos: dict[Pair, int] = {}
         self.needed: set[Pair] = set()
-        forked = self._places()
+        wanted = self._places()
         stages = [
             replace(
                 stage,
-                fifo=tuple(UNBOUNDED if (n, k) in forked else 0 for k in range(len(stage.fifo))),
+                fifo=tuple(UNBOUNDED if (n, k) in wanted else 0 for k in range(len(stage.fifo))),
                 queue=UNBOUNDED,
             )
             for n, stage in enumerate(plan.stages)
@@ -139,27 +142,34 @@ class Sizing:
         ]
 
     def _places(self) -> set[Pair]:
-        """Note where FIFOs can be; return those behind forks."""
+        """Note where FIFOs can be; return those that hold what a queue cannot.
+
+        Behind forks; and behind what makes wide beats of narrow ones, in front of an engine that
+        takes none while it repeats a vector: with a FIFO the next vector is put together meanwhile.
+        """
         stages = [replace(s, fifo=(UNBOUNDED,) * len(s.fifo)) for s in self.plan.stages]
         nodes = {node.name: node for node in pipeline(self.network, self.plan_of(stages))}
         gate, *_ = nodes
         engines = {f"{stage.layer}{suffix}" for stage in stages for suffix in ("", "_sums")}
         between = nodes.keys() - engines - {gate}
-        forked = set()
+        found = set()
         for n, stage in enumerate(stages):
             for k in range(len(stage.fifo)):
                 node = nodes[fifo_name(stage, k)]
                 if node.sources == (Port(gate),):  # The outside world can wait.
                     continue
                 self.fifos[n, k] = node.spec.i.count
+                reader = nodes.get(f"{stage.layer}_sums", nodes[stage.layer])
+                if widens(nodes[node.sources[0].node].spec) and repeats(reader.spec):
+                    found.add((n, k))
                 direct = node.sources[0].index is not None
                 while node.sources[0].index is None and node.sources[0].node in between:
                     node = nodes[node.sources[0].node]  # An adapter holds next to nothing.
                 if node.sources[0].index is not None:
-                    forked.add((n, k))
+                    found.add((n, k))
                 if direct and (len(stage.fifo) > 1 or stage.engine == "slice"):
                     self.needed.add((n, k))
-        return forked
+        return found
 
     @property
     def depths(self) -> int:
@@ -216,6 +226,17 @@ class Sizing:
                 depth = _smallest(LEAST_FIFO, stages[n].fifo[k], works)
             stages[n] = with_depth(stages[n], k, depth)
         return self.plan_of(stages), target
+
+
+def widens(spec: Any) -> bool:
+    """Whether a component makes a beat of several."""
+    return isinstance(spec, WidthAdapterSpec) and spec.o.lanes > spec.i.lanes
+
+
+def repeats(spec: Any) -> bool:
+    """Whether an engine takes no beats while it repeats a vector; a line buffer goes on taking."""
+    feed = getattr(spec, "feed", None)
+    return isinstance(feed, StreamFeedSpec) and feed.folds > 1
 
 
 def with_depth(stage: Stage, k: int | None, depth: int) -> Stage:

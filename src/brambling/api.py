@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 
 from brambling import zoo
@@ -16,7 +17,8 @@ from brambling.sim.sizing import size
 
 __all__ = ["load", "plan", "total"]
 
-ROUNDS = 4  #: Times that a plan is folded again because its FIFOs did not fit.
+#: Where the FIFOs of a plan do not fit it is folded again, with so many times as much left free.
+ROUNDS = (1, 1, 2, 4, 8)
 
 
 def load(model: str | os.PathLike[str]) -> Network:
@@ -34,6 +36,12 @@ def load(model: str | os.PathLike[str]) -> Network:
 def total(network: Network, plan: Plan, board: Board) -> Needs:
     """Estimate what all engines of a plan take, with all that stands between them."""
     return wiring.total(network, plan, board.part)
+
+
+def larger(reserve: Needs, unused: Needs, more: Needs) -> Needs:
+    """Return what to keep free: ``more`` than was ``unused``, of the resources that lack."""
+    rows = zip(*map(astuple, (reserve, unused, more)), strict=True)
+    return Needs(*(max(kept, idle + lack) if lack else kept for kept, idle, lack in rows))
 
 
 def plan(
@@ -57,14 +65,15 @@ def plan(
     if isinstance(board, str):
         board = find_board(board)
     most, reserve, taken = available(board, Needs()), Needs(), Needs()
-    for _ in range(ROUNDS):
-        made = size(network, fold(network, board, goal, clock_hz, reserve), progress)
+    for times in ROUNDS:
+        folded = fold(network, board, goal, clock_hz, reserve)
+        made = size(network, folded, progress)
         taken = total(network, made, board)
         over = excess(taken, most)
         if over == Needs():
             return made
-        # What FIFOs and queues take is known only now: fold again, leaving room for it.
-        reserve += over
+        # What FIFOs and queues take is known only now: fold again, with so much less.
+        reserve = larger(reserve, excess(most, total(network, folded, board)), over * times)
     raise refusal(
         f"{network.name} with its FIFOs",
         board,

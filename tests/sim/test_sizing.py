@@ -8,6 +8,7 @@ from brambling.boards.parts import BOARDS
 from brambling.boards.resources import interval
 from brambling.boards.solver import fold
 from brambling.plan import LEAST_FIFO
+from brambling.sim import sizing
 from brambling.sim.sizing import size, throughput
 
 SIZES = [([40, 24, 18, 6], "max-fps"), ([64, 32, 5], "fps=1000000"), ([33, 17, 9, 4], "min-area")]
@@ -51,3 +52,19 @@ def test_says_how_far_it_is(small_network):
     size(network, fold(network, BOARDS["icebreaker"], "max-fps"), told.append)
     assert all(0 <= share <= 1 for share in told)
     assert told[-1] == 1
+
+
+def test_a_vector_is_put_together_while_the_one_before_is_repeated(
+    small_network, hand_plan, monkeypatch
+):
+    """Narrow results in front of wide inputs, and as much work behind as before."""
+    network = small_network([40, 36, 32, 4], 1)
+    plan = hand_plan(network, [(4, 4), (2, 4), (1, 12), (1, 4), (1, 1)])
+    monkeypatch.setattr(sizing, "SEARCHED", 0)  # As for a large network.
+    sized = size(network, plan)
+    slowest = max(interval(*pair) for pair in sized.pairs(network))
+    assert throughput(network, sized) == slowest
+    assert sized.stages[2].fifo[0] >= LEAST_FIFO
+    without = [*sized.stages]
+    without[2] = replace(without[2], fifo=(0,))
+    assert throughput(network, replace(sized, stages=tuple(without))) > slowest
