@@ -23,11 +23,11 @@ from record import RESULTS, Record
 from brambling import api
 from brambling.boards.parts import find_board
 from brambling.errors import DoesNotFit
-from brambling.hw.accelerator import pipeline
+from brambling.hw.accelerator import Node, pipeline
 from brambling.network import Network
 from brambling.plan import Plan
 from brambling.sim import golden
-from brambling.sim.cycles import schedule
+from brambling.sim.cycles import Schedule, schedule
 from brambling.simulation import compare, design_of, job_of, runner
 
 BOARD = "ulx3s-85f"
@@ -35,15 +35,17 @@ GOALS = ("fps=50", "fps=200", "fps=1000", "fps=3000", "max-fps")
 STEADY = 16  #: Frames after which the interval is that of all later ones.
 
 
-def of_plan(network: Network, plan: Plan) -> dict[str, Any]:
-    """Return what the plan, and the model, say."""
+def of_plan(
+    network: Network, plan: Plan, nodes: tuple[Node, ...]
+) -> tuple[dict[str, Any], Schedule]:
+    """Return what the plan and the model say, and the schedule."""
     part = find_board(plan.board).part
     taken = api.total(network, plan, find_board(plan.board))
     slowest = max(plan.pairs(network), key=lambda pair: pair[0].interval(
         pair[1].pe, pair[1].simd, pair[1].pixels))  # fmt: skip
     start = time.perf_counter()
-    found = schedule(pipeline(network, plan), STEADY)
-    return {
+    found = schedule(nodes, STEADY)
+    row = {
         "luts": taken.luts,
         "luts_of": part.luts,
         "blocks": taken.blocks,
@@ -56,13 +58,13 @@ def of_plan(network: Network, plan: Plan) -> dict[str, Any]:
         "bottleneck": slowest[0].name,
         "model_s": round(time.perf_counter() - start, 2),
     }
+    return row, found
 
 
-def seen(network: Network, plan: Plan, frames: int) -> dict[str, int]:
+def seen(network: Network, plan: Plan, nodes: tuple[Node, ...], found: Schedule) -> dict[str, int]:
     """Return what Verilator shows, compared beat by beat."""
+    frames = found.frames
     images = golden.frames(network, models.images(network)[0])[:frames]
-    nodes = pipeline(network, plan)
-    found = schedule(nodes, frames)
     job = job_of(nodes, found, images.reshape(frames, -1))
     trace = runner("verilator").run(design_of(network, plan, nodes), job)
     beats = compare(nodes, golden.run(network, images), found, trace, frames)
@@ -91,6 +93,7 @@ COLUMNS = {
     "BRAM": share("blocks"),
     "DSP": share("dsps"),
     "beats": lambda row: f"{row['beats_compared']:,}",
+    "model s": lambda row: f"{row['model_s']:.1f}",
     "plan s": lambda row: "–" if row["plan_s"] is None else f"{row['plan_s']:.1f}",
 }
 
@@ -123,7 +126,9 @@ def main() -> None:
             print(f"{goal}: left out ({problem})", file=sys.stderr)
             continue
         row = {"network": network.name, "goal": goal, "plan_s": seconds}
-        rows.append(row | of_plan(network, plan) | seen(network, plan, args.frames))
+        nodes = pipeline(network, plan)
+        planned, found = of_plan(network, plan, nodes)
+        rows.append(row | planned | seen(network, plan, nodes, found.first(args.frames)))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     record.write(args.json, rows, COLUMNS)
 

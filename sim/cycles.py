@@ -60,6 +60,12 @@ class Schedule:
         """Return the cycles of ``edge`` by frame, ``(frames, beats)``."""
         return self.cycles[edge].reshape(self.frames, -1)
 
+    def first(self, frames: int) -> "Schedule":
+        """Return what a run of fewer frames does: no beat waits for a later one."""
+        return Schedule(
+            {edge: self.of_frames(edge)[:frames].reshape(-1) for edge in self.cycles}, frames
+        )
+
     @property
     def end(self) -> int:
         """Cycle of the last beat of all."""
@@ -217,7 +223,7 @@ def schedule(
     horizon = _horizon(nodes)
     run = frames
     if offer.all() and accept.all():
-        run = min(frames, 2 * horizon + 1)
+        run = min(frames, horizon + 2)
     model.run(run * i, run * o)
     while run < frames and not model.periodic(run, horizon):
         run = min(frames, 2 * run)

@@ -36,6 +36,31 @@ def test_every_engine_equals_both_models_on_real_images(job, engine):
     assert all(layer.cycles == layer.cycles_simulated for layer in result.layers)
 
 
+@pytest.mark.parametrize(
+    ("name", "goal", "engine", "frames"),
+    [
+        ("lenet5-w4a4", "fps=5000", "verilator", 10),
+        ("mnist-cnn-w1a2", "fps=500", "verilator", 10),
+    ],
+)
+def test_convolutional_networks_equal_both_models_on_real_images(name, goal, engine, frames):
+    if engine in TOOLS and shutil.which(TOOLS[engine]) is None:
+        pytest.skip(f"{TOOLS[engine]} is not on PATH")
+    network = api.load(name)
+    plan = api.plan(network, "ulx3s-85f", goal)
+    images, labels = zoo.evaluation_set(zoo.dataset_of(network))
+    images, labels = images[:200], labels[:200]
+    result = simulate(network, plan, images, labels, engine=engine, frames=frames)
+    assert result.equal_to_golden
+    assert result.cycles_equal_to_model
+    assert result.frames == frames
+    assert result.fps >= float(goal.removeprefix("fps="))
+    last = network.layers[-1].name
+    wanted = golden.run(network, images, edges=(last,))[last]
+    assert result.accuracy == np.mean(wanted == labels)
+    assert np.array_equal(result.outputs.argmax(axis=1), wanted[:frames])
+
+
 def test_demo_does_the_main_job(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["demo", "tfc-w1a1", "--board", "ulx3s-25f", "--goal", "fps=100000"]) == 0

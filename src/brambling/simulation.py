@@ -27,6 +27,7 @@ __all__ = ["ENGINES", "Layer", "Simulation", "compare", "design_of", "job_of", "
 MODELS = ("golden", "cycles")  #: Engines without RTL.
 RTL = ("pysim", "verilator", "cxxrtl", "icarus")
 ENGINES = (*MODELS, *RTL)
+STEADY = 32  #: Frames after which the interval is that of all later ones.
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +267,8 @@ def simulate(
     images = images[:frames]
     values = golden.run(network, images)
     nodes = pipeline(network, plan)
-    found = schedule(nodes, len(images))
+    steady = schedule(nodes, max(len(images), STEADY))
+    found = steady.first(len(images))
 
     trace, compared = None, 0
     if engine in RTL:
@@ -290,7 +292,7 @@ def simulate(
         cycles_equal_to_model=None if trace is None else True,
         beats_compared=compared,
         latency_cycles=found.latency,
-        interval_cycles=schedule(nodes, max(len(images), 32)).interval,
+        interval_cycles=steady.interval,
         clock_hz=plan.clock_hz,
         accuracy=accuracy,
         accuracy_images=0 if labels is None else len(labels),

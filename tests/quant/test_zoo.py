@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 
 import brambling
-from brambling import ArgMax, Dense, Network, Thresholds
+from brambling import ArgMax, Dense, Network, Thresholds, zoo
 from brambling.quant.data import read_images, read_labels
 from brambling.quant.formats import Bipolar
 from brambling.sim import golden
 
 ZOO = Path(brambling.__file__).parent / "zoo"
+SHARED = Path(__file__).parents[3] / "shared" / "data"  #: Complete data sets, where there are any.
+#: Convolutional networks: recipe, least accuracy that was asked of them, most bits of weights.
+CNNS = {
+    "lenet5-w8a8": ("mnist-lenet5-w8", 0.992, 500_000),
+    "lenet5-w4a4": ("mnist-lenet5-w4", 0.990, 250_000),
+    "mnist-cnn-w1a2": ("mnist-cnn-w1a2", 0.992, 430_000),
+}
 WIDTHS = {"tfc-w1a1": 64, "sfc-w1a1": 256, "lfc-w1a1": 1024}
 #: Best published for these topologies; FINN's own paper has 95.83 and 98.40 for SFC and LFC.
 PUBLISHED = {"tfc-w1a1": 0.9317, "sfc-w1a1": 0.9781, "lfc-w1a1": 0.9888}
@@ -81,6 +88,57 @@ def test_recipe_is_the_one_that_made_it(network):
     recipe = training.RECIPES["mnist-" + network.name.removesuffix("-w1a1")]
     assert recipe.zoo == network.name
     assert recipe.epochs == network.provenance["epochs"]
+
+
+@pytest.fixture(scope="module", params=CNNS)
+def cnn(request):
+    return Network.load(ZOO / f"{request.param}.safetensors")
+
+
+def test_every_network_is_known():
+    assert set(zoo.names()) == WIDTHS.keys() | CNNS.keys()
+
+
+def test_accuracy_of_a_cnn_is_the_recorded_one(cnn):
+    """On all test images where they are at hand, else on those of the package."""
+    dataset = cnn.provenance["dataset"]
+    images, labels = zoo.evaluation_set(dataset)
+    whole = SHARED / {"MNIST": "mnist", "CIFAR-10": "cifar10"}[dataset]
+    if len(labels) < 10_000 and whole.is_dir():
+        images, labels = zoo.read_test_set(dataset, whole)
+    share = golden.accuracy(cnn, images, labels)
+    recorded = cnn.provenance["accuracy"]
+    if len(labels) == cnn.provenance["images"]:
+        assert share == recorded
+    else:  # A sample: within four standard deviations.
+        assert abs(share - recorded) < 4 * (recorded * (1 - recorded) / len(labels)) ** 0.5
+
+
+def test_accuracy_and_size_of_a_cnn_are_what_was_asked(cnn):
+    _, accuracy, bits = CNNS[cnn.name]
+    assert cnn.provenance["accuracy"] >= accuracy
+    assert cnn.weight_bits <= bits
+
+
+def test_recipe_of_a_cnn_is_the_one_that_made_it(cnn):
+    training = pytest.importorskip("brambling.quant.train_cnn")
+    name, _, _ = CNNS[cnn.name]
+    recipe, facts = training.RECIPES[name], cnn.provenance
+    assert recipe.zoo == cnn.name
+    assert facts["script"] == (
+        f"brambling train {name} --data DIR --seed {facts['seed']} --epochs {recipe.epochs}"
+    )
+
+
+@pytest.mark.parametrize("name", ["lenet5", "cifar-cnn"])
+def test_float_networks_are_as_accurate_as_they_say(name):
+    floats = pytest.importorskip("brambling.quant.floats")
+    training = pytest.importorskip("brambling.quant.train_cnn")
+    found = floats.load_float(ZOO / "float" / f"{name}.safetensors")
+    images, labels = zoo.evaluation_set(found.dataset)
+    images, labels = images[:2000], labels[:2000]
+    share, recorded = training.accuracy(found.module, images, labels), found.facts["accuracy"]
+    assert abs(share - recorded) < 4 * (recorded * (1 - recorded) / len(labels)) ** 0.5
 
 
 def test_checksums():

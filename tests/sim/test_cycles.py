@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brambling.hw.accelerator import pipeline
+from brambling.hw.accelerator import edges, pipeline
 from brambling.sim.cycles import Deadlock, Model, next_allowed, schedule
 from brambling.sim.job import pattern
 from brambling.timing import Timing
@@ -78,3 +78,24 @@ def test_of_lfc_is_fast_enough_to_use_it_freely(small_network, hand_plan):
     found = schedule(pipeline(network, hand_plan(network, rows)), 1000)
     assert found.interval == 392
     assert len(found.cycles["act1"]) == 1000 * 8
+
+
+@pytest.mark.parametrize("kind", ["fixed_cnn", "residual"])
+def test_later_frames_change_nothing(kind, cnns, random_plan):
+    network = cnns[kind](3)
+    nodes = pipeline(network, random_plan(network, 3))
+    few, many = schedule(nodes, 3), schedule(nodes, 40).first(3)
+    assert few.frames == many.frames == 3
+    assert all(np.array_equal(few.cycles[edge], many.cycles[edge]) for edge in few.cycles)
+    assert (few.latency, few.end) == (many.latency, many.end)
+
+
+@pytest.mark.parametrize("kind", ["fixed_cnn", "residual", "sequence"])
+def test_what_is_periodic_is_continued_as_it_would_run(kind, cnns, random_plan):
+    network = cnns[kind](5)
+    nodes = pipeline(network, random_plan(network, 6))
+    added = schedule(nodes, 40)
+    model = Model(nodes)
+    model.run(40 * nodes[0].spec.i.count, 40 * nodes[-1].spec.o.count)
+    for edge in edges(nodes):
+        assert added.cycles[edge.name].tolist() == model.cycles(edge)
