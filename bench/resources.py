@@ -76,6 +76,8 @@ def sample(step: Any, stage: Stage, source: int) -> Sample:
     name = f"{step.engine} {step.x.fmt} to {step.result.fmt}"
     if hasattr(step.layers[0], "weights"):
         name += f" by {step.layers[0].weights.shape[0]} {step.layers[0].fmt}"
+    if isinstance(step.layers[0], Requantise):
+        name += f", {len(set(step.layers[0].multiplier.tolist()))} factors"
     if step.products or stage.style == "dsp":
         name += f" {stage.style}"
     parts = [f"pe {stage.pe}, simd {stage.simd}, pixels {stage.pixels} of {source}"]
@@ -123,7 +125,7 @@ def pixel_adapter(fmt: Format, channels: int, lanes: int, pixels: int, target: i
 def fifo(bits: int, depth: int) -> Sample:
     spec = FifoSpec(Beats(Fixed(bits), 4, 1), depth)
     engine = Engine("FIFO", f"{bits} bits", f"depth {depth}", spec.build, {})
-    return Sample(engine, ram(PART, depth, bits) + Needs(0, 30))
+    return Sample(engine, ram(PART, depth - 1, bits) + Needs(0, 9 * depth.bit_length()))
 
 
 # Layers -------------------------------------------------------------------------------------------

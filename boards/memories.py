@@ -13,6 +13,7 @@ __all__ = ["Needs", "lut_rom", "ram", "rom"]
 LUT_RAM = {4: (16, 4, 4, 64, 1), 6: (64, 3, 8, 129, 0)}
 SMALLEST = 128  #: Bits of a memory that is worth a block RAM, where LUTs cannot be one.
 PER_WORD_OF_LUT = 1.15  #: LUTs of a bit of a memory in LUTs, by those that hold its contents.
+PER_CHOICE = 1.0  #: LUTs of a bit that choose between two of those.
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ def lut_rom(part: Part, words: int, bits: int) -> int:
     """LUTs of a read-only memory in LUTs."""
     if words == 1:
         return 0
-    return ceil(bits * ceil(words / 2**part.lut_inputs) * PER_WORD_OF_LUT)
+    luts = ceil(words / 2**part.lut_inputs)
+    return ceil(bits * (luts * PER_WORD_OF_LUT + (luts - 1) * PER_CHOICE))
 
 
 def ram(part: Part, words: int, bits: int, store: str | None = None) -> Needs:

@@ -16,13 +16,15 @@ from brambling.steps import Runs, bordered
 
 __all__ = ["Engine", "Needs", "interval", "needs"]
 
-# Fitted to synthesis of single engines for ECP5 (bench/results/resources.json), where they are
-# within 11 %; of the other families only the match counters were measured.
+# Fitted to synthesis of single engines for ECP5, which bench/results/resources.md has beside the
+# estimates; of the other families only the match counters were measured.
 PER_SYNAPSE = {4: 1.65, 6: 1.4}  #: LUTs by inputs of a LUT, per synapse and clock.
 PER_ACCUMULATOR_BIT = 1.75  #: Adder, multiplexer, and up to 16 offsets to start from.
+PER_GATED_BIT = 1.85  #: AND and adder, per bit of a product of numbers of several bits.
 PER_ADDED_BIT = 1.0  #: Adders and comparators, per bit of the result.
 PER_LANE = 1.0  #: Input register, and the count that all PEs share.
 PER_ENGINE = 60  #: Sequencer, queue control.
+PER_POINTER_BIT = 9  #: Of a FIFO, per bit of its depth.
 PER_PORT = 30  #: Control of an engine that takes a beat in every cycle.
 PARALLEL = 3  #: Levels up to which all are compared at a time.
 FACTOR = 18  #: Bits of a factor in the narrowest multiplier of the supported parts, signed.
@@ -144,7 +146,9 @@ class Engine:
         for depth, tensor in zip(stage.fifo, self.step.tensors, strict=False):
             if depth:
                 bits = stage.simd * pixels * tensor.fmt.width
-                total += ram(self.part, depth - 1, bits)  # One beat is in a register.
+                # One beat is in a register. Two pointers and a level.
+                total += ram(self.part, depth - 1, bits)
+                total += logic(PER_POINTER_BIT * depth.bit_length())
         return total
 
     def _matrix(self, stage: Stage, runs: Runs) -> Needs:
@@ -215,7 +219,7 @@ class Engine:
             wide, narrow = self.part.multiplier
             dsps = -(-large // wide) * -(-small // narrow)
         elif self.multiplies:
-            each += (factor.width - 1) * (x.width + 1)
+            each += (factor.width - 1) * (x.width + 1) * PER_GATED_BIT
         bits = bias.width * (len(layer.bias) > 1) + factor.width * (len(layer.multiplier) > 1)
         words = lut_rom(self.part, -(-self.step.inputs // stage.simd), bits) * stage.simd
         return logic(PER_PORT + codes * each * PER_ADDED_BIT + words) + Needs(0, 0, dsps * codes)
@@ -240,4 +244,4 @@ def gates(x: Format, w: Format, width: int) -> int:
     if w in {Bipolar(), Ternary()} or x == Bipolar():
         return width
     least, most = sorted((x.width, w.width))
-    return (least - 1) * (most + 1) + least
+    return ceil(((least - 1) * (most + 1) + least) * PER_GATED_BIT)

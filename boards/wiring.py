@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, gcd
+from math import ceil, gcd, log2
 
 from brambling.boards.lines import LineBuffer
 from brambling.boards.memories import Needs, ram
@@ -15,7 +15,7 @@ from brambling.plan import Plan, Step
 
 __all__ = ["Link", "adapters", "families", "links", "repixel", "total"]
 
-PER_ADAPTED_BIT = 2.0  #: LUTs of a width adapter: where a unit may go, and the shift behind.
+PER_PLACE, PER_LEVEL = 0.4, 1.5  #: LUTs of a bit of a width adapter.
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,11 @@ def width_adapter(tensor: Tensor, lanes: int, target: int) -> Needs:
     """Estimate an adapter of a pixel's lanes."""
     if lanes == target:
         return Needs()
-    held = lanes + target - gcd(lanes, target)
-    return Needs(0, ceil(30 + held * tensor.fmt.width * PER_ADAPTED_BIT))
+    common = gcd(lanes, target)
+    held = lanes + target - common
+    places = held // common  # Where a unit may go: a multiplexer, or a shifter where they are many.
+    choices = min(PER_PLACE * places, PER_LEVEL * log2(places))
+    return Needs(0, ceil(30 + held * tensor.fmt.width * choices))
 
 
 def total(network: Network, plan: Plan, part: Part) -> Needs:

@@ -56,7 +56,9 @@ def test_every_scenario_passes(simulator, network, hand_plan, images):
     assert result.beats_compared > 6 * 4 * per_frame
 
 
-@pytest.mark.parametrize("kind", ["binary_cnn", "residual"])
+@pytest.mark.parametrize(
+    "kind", ["binary_cnn", "fixed_cnn", "residual", "separable", "bordered", "sequence"]
+)
 def test_convolutional_networks_pass(kind, cnns, random_plan, random_frames):
     if shutil.which("c++") is None or shutil.which("make") is None:
         pytest.skip("c++ or make is not on PATH")
