@@ -28,6 +28,7 @@ def signed_digits(value: int) -> tuple[tuple[int, int], ...]:
 
     The non-adjacent form (Reitwiesner, 1960).
 
+    >>> from brambling.hw.requantise import signed_digits
     >>> signed_digits(7)
     ((0, -1), (3, 1))
     """

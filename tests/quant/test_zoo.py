@@ -19,6 +19,8 @@ CNNS = {
     "lenet5-w8a8": ("mnist-lenet5-w8", 0.992, 500_000),
     "lenet5-w4a4": ("mnist-lenet5-w4", 0.990, 250_000),
     "mnist-cnn-w1a2": ("mnist-cnn-w1a2", 0.992, 430_000),
+    "resnet8-w4a4": ("cifar10-resnet8", 0.85, 4 << 20),
+    "cnv-w1a1": ("cifar10-cnv", 0.69, 1_600_000),  # Trained briefly: its aim is 0.842.
 }
 WIDTHS = {"tfc-w1a1": 64, "sfc-w1a1": 256, "lfc-w1a1": 1024}
 #: Best published for these topologies; FINN's own paper has 95.83 and 98.40 for SFC and LFC.
