@@ -20,7 +20,8 @@ import numpy as np
 from engines import Engine, synthesise
 from record import RESULTS, Record
 
-from brambling.boards.memories import Needs, ram
+from brambling.boards import memories
+from brambling.boards.memories import Needs
 from brambling.boards.parts import PARTS
 from brambling.boards.resources import needs
 from brambling.boards.wiring import repixel, width_adapter
@@ -125,7 +126,7 @@ def pixel_adapter(fmt: Format, channels: int, lanes: int, pixels: int, target: i
 def fifo(bits: int, depth: int) -> Sample:
     spec = FifoSpec(Beats(Fixed(bits), 4, 1), depth)
     engine = Engine("FIFO", f"{bits} bits", f"depth {depth}", spec.build, {})
-    return Sample(engine, ram(PART, depth - 1, bits) + Needs(0, 9 * depth.bit_length()))
+    return Sample(engine, memories.fifo(PART, depth, bits))
 
 
 # Layers -------------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ from typing import Self
 
 from brambling.boards.parts import Part
 
-__all__ = ["Needs", "lut_rom", "ram", "rom"]
+__all__ = ["Needs", "fifo", "lut_rom", "ram", "rom"]
 
 #: By inputs of a LUT: words and bits of a LUT RAM, its cost, that of a block RAM, and that of a bit
 #: of what stands around a block RAM.
 LUT_RAM = {4: (16, 4, 4, 64, 1), 6: (64, 3, 8, 129, 0)}
 SMALLEST = 128  #: Bits of a memory that is worth a block RAM, where LUTs cannot be one.
 PER_WORD_OF_LUT = 1.15  #: LUTs of a bit of a memory in LUTs, by those that hold its contents.
+PER_POINTER_BIT = 9  #: LUTs of a FIFO's control, by bits of its depth.
 PER_CHOICE = 1.0  #: LUTs of a bit that choose between two of those.
 
 
@@ -61,6 +62,11 @@ def ram(part: Part, words: int, bits: int, store: str | None = None) -> Needs:
     if chosen == "lut" and part.lut_ram:  # A LUT a bit for 16 words (64), and one behind it.
         return Needs(0, (ceil(words / 2**part.lut_inputs) + 1) * bits)
     return Needs(part.blocks_for(words, bits), 20 + (0 if store == "block" else bits))
+
+
+def fifo(part: Part, depth: int, bits: int) -> Needs:
+    """Estimate a FIFO: one beat is in a register; two pointers and a level."""
+    return ram(part, depth - 1, bits) + Needs(0, PER_POINTER_BIT * depth.bit_length())
 
 
 def in_luts(part: Part, words: int, bits: int) -> bool:

@@ -5,7 +5,7 @@ from functools import cached_property
 from math import ceil
 
 from brambling.boards.lines import LineBuffer
-from brambling.boards.memories import Needs, lut_rom, ram, rom
+from brambling.boards.memories import Needs, fifo, lut_rom, ram, rom
 from brambling.boards.parts import Part
 from brambling.layers import Conv, Requantise, Table, Thresholds
 from brambling.layers.image import Window
@@ -24,7 +24,6 @@ PER_GATED_BIT = 1.85  #: AND and adder, per bit of a product of numbers of sever
 PER_ADDED_BIT = 1.0  #: Adders and comparators, per bit of the result.
 PER_LANE = 1.0  #: Input register, and the count that all PEs share.
 PER_ENGINE = 60  #: Sequencer, queue control.
-PER_POINTER_BIT = 9  #: Of a FIFO, per bit of its depth.
 PER_PORT = 30  #: Control of an engine that takes a beat in every cycle.
 PARALLEL = 3  #: Levels up to which all are compared at a time.
 FACTOR = 18  #: Bits of a factor in the narrowest multiplier of the supported parts, signed.
@@ -145,10 +144,7 @@ class Engine:
             total = ram(self.part, stage.queue, bits)
         for depth, tensor in zip(stage.fifo, self.step.tensors, strict=False):
             if depth:
-                bits = stage.simd * pixels * tensor.fmt.width
-                # One beat is in a register. Two pointers and a level.
-                total += ram(self.part, depth - 1, bits)
-                total += logic(PER_POINTER_BIT * depth.bit_length())
+                total += fifo(self.part, depth, stage.simd * pixels * tensor.fmt.width)
         return total
 
     def _matrix(self, stage: Stage, runs: Runs) -> Needs:
