@@ -1,15 +1,16 @@
 """The cycle model: at which clock edge every beat leaves every engine.
 
 Computed from the specs alone, without the hardware; the RTL must agree at every beat, in every
-simulator, whatever the stalls at either end. The components are :mod:`brambling.sim.processes`;
-where a run without stalls has become periodic, it is continued by addition.
+simulator, whatever the stalls at either end. The components are :mod:`brambling.sim.processes`,
+which go beat by beat, and :mod:`brambling.sim.frames`, the same by frame, which are tried first
+where nothing stalls. Where such a run has become periodic, it is continued by addition.
 
 Cycle 0 is the first clock edge at which reset is low. A beat's cycle is the edge at which valid
 and ready are both high.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -18,15 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brambling.errors import BramblingError
-from brambling.hw.accelerator import Edge, Node, edges
+from brambling.hw.accelerator import Node, edges
 from brambling.hw.fork import ForkSpec
-from brambling.hw.gate import GateSpec
 from brambling.hw.join import AddSpec, ConcatSpec
-from brambling.hw.node import Port
 from brambling.hw.queue import FifoSpec
 from brambling.hw.slice import SliceSpec
 from brambling.hw.width import WidthAdapterSpec
 from brambling.hw.window import WindowFeedSpec
+from brambling.sim.frames import FrameModel, Unsettled
 from brambling.sim.processes import (
     AdapterProcess,
     EngineProcess,
@@ -39,10 +39,12 @@ from brambling.sim.processes import (
 )
 from brambling.sim.structure import AddProcess, ConcatProcess, ForkProcess, SliceProcess
 from brambling.sim.window import WindowProcess
+from brambling.sim.wiring import Wiring
 
 __all__ = ["Deadlock", "Schedule", "schedule"]
 
 ALWAYS = np.ones(1, bool)
+LARGE = 5000  #: Beats of a frame from which on it is faster to go by frames.
 
 
 class Deadlock(BramblingError):
@@ -111,51 +113,38 @@ def process_of(spec: Any, inputs: list[Wire], outputs: list[Wire]) -> Process:
     return EngineProcess(i, o, spec.timing, spec.depth)
 
 
-class Model:
-    """The processes of an accelerator, wired up."""
+class Model(Wiring[Wire, Process]):
+    """The processes of an accelerator, beat by beat, with any stalls at either end."""
 
     def __init__(
         self,
-        nodes: tuple[Node, ...],
+        nodes: Sequence[Node],
         offer: NDArray[np.bool_] = ALWAYS,
         accept: NDArray[np.bool_] = ALWAYS,
     ) -> None:
-        source = Wire()
-        self.wires: dict[Port, Wire] = {}
-        self.feed = Source(source, 0, next_allowed(offer))
-        self.processes: list[Process] = [self.feed]
-        self.ends: list[list[Wire]] = [[source]]  # What each process touches.
-        self.engines: dict[str, Process] = {}
-        for node in nodes:
-            inputs = [self.wires[port] for port in node.sources] or [source]
-            ports = [Port(node.name)]
-            if isinstance(node.spec, ForkSpec):
-                ports = [Port(node.name, n) for n in range(node.spec.count)]
-            if isinstance(node.spec, GateSpec):  # Combinational, and every frame is whole.
-                self.wires[ports[0]] = inputs[0]
-                continue
-            outputs = [Wire() for _ in ports]
-            self.wires |= zip(ports, outputs, strict=True)
-            process = process_of(node.spec, inputs, outputs)
-            self.engines[node.name] = process
-            self.processes.append(process)
-            self.ends.append(inputs + outputs)
-        self.source = source
-        self.output = self.wires[Port(nodes[-1].name)]
-        self.processes.append(Sink(self.output, next_allowed(accept)))
-        self.ends.append([self.output])
+        super().__init__(nodes, lambda count: Wire(), process_of)
+        self.beats = nodes[0].spec.i.count, nodes[-1].spec.o.count  #: Of a frame, in and out.
+        self.feed = Source(self.source, 0, next_allowed(offer))
+        sink = Sink(self.output, next_allowed(accept))
+        self.processes: list[Process] = [self.feed, *self.engines.values(), sink]
         self.neighbours = self._neighbours()
 
     def _neighbours(self) -> list[list[int]]:
         """For each process, the others that share a wire with it."""
+        ends = [[self.source], *(i + o for i, o in self.ends), [self.output]]
         touching: dict[int, set[int]] = {}
-        for number, wires in enumerate(self.ends):
+        for number, wires in enumerate(ends):
             for wire in wires:
                 touching.setdefault(id(wire), set()).add(number)
         return [
             sorted(set().union(*(touching[id(wire)] for wire in wires)) - {number})
-            for number, wires in enumerate(self.ends)
+            for number, wires in enumerate(ends)
         ]
+
+    def advance(self, frames: int) -> None:
+        """Go on until so many frames have left; :class:`Deadlock` where they never do."""
+        beats, outputs = self.beats
+        self.run(frames * beats, frames * outputs)
 
     def run(self, beats: int, outputs: int) -> None:
         """Go on until ``beats`` have come and nothing moves any more.
@@ -184,22 +173,6 @@ class Model:
                         queued[other] = True
                         waiting.append(other)
 
-    def periodic(self, frames: int, horizon: int) -> bool:
-        """Whether the last ``horizon`` of ``frames`` repeat at one distance, on every wire."""
-        distances = set()
-        for wire in (self.source, *self.wires.values()):
-            rows = np.array(wire.times, np.int64).reshape(frames, -1)[-horizon - 1 :]
-            distances |= set(np.unique(np.diff(rows, axis=0)).tolist())
-        return len(distances) == 1
-
-    def cycles(self, edge: Edge) -> list[int]:
-        """Cycles of the beats that were seen on an edge."""
-        if edge.port == "o":
-            return self.wires[Port(edge.node)].times
-        process = self.engines[edge.node]
-        assert isinstance(process, EngineProcess | WindowProcess)
-        return process.results
-
 
 def schedule(
     nodes: tuple[Node, ...],
@@ -218,24 +191,33 @@ def schedule(
         By cycle, repeating: whether the source may begin to offer a beat, and whether the sink
         takes one.
     """
-    model = Model(nodes, offer, accept)
-    i, o = nodes[0].spec.i.count, nodes[-1].spec.o.count
-    horizon = _horizon(nodes)
-    run = frames
     if offer.all() and accept.all():
-        run = min(frames, horizon + 2)
-    model.run(run * i, run * o)
+        if sum(node.spec.o.count for node in nodes) >= LARGE:
+            try:
+                return _periodic(FrameModel(nodes), nodes, frames)
+            except Unsettled:
+                pass
+        return _periodic(Model(nodes), nodes, frames)
+    model = Model(nodes, offer, accept)
+    model.advance(frames)
+    return Schedule({edge.name: model.cycles(edge) for edge in edges(nodes)}, frames)
+
+
+def _periodic(model: Model | FrameModel, nodes: Sequence[Node], frames: int) -> Schedule:
+    """Run until all repeats, and continue by addition."""
+    horizon = _horizon(nodes)
+    run = min(frames, horizon + 2)
+    model.advance(run)
     while run < frames and not model.periodic(run, horizon):
         run = min(frames, 2 * run)
-        model.run(run * i, run * o)
+        model.advance(run)
     cycles = {
-        edge.name: _extend(np.array(model.cycles(edge), np.int64).reshape(run, -1), frames)
-        for edge in edges(nodes)
+        edge.name: _extend(model.cycles(edge).reshape(run, -1), frames) for edge in edges(nodes)
     }
     return Schedule(cycles, frames)
 
 
-def _horizon(nodes: tuple[Node, ...]) -> int:
+def _horizon(nodes: Sequence[Node]) -> int:
     """Frames that the time of a beat can depend on: no component looks back further."""
     held = 0.0
     for node in nodes:

@@ -23,6 +23,7 @@ __all__ = [
     "Sink",
     "Source",
     "Wire",
+    "dependences",
     "next_allowed",
 ]
 
@@ -230,6 +231,19 @@ class EngineProcess:
         self.beat = 0
 
 
+def dependences(spec: WidthAdapterSpec) -> tuple[list[int], list[int]]:
+    """Return what each beat of a pixel waits for in a width adapter.
+
+    Of each input beat, how many output beats must have moved until there is a place; none for the
+    first, which waits for the whole pixel before. Of each output beat, which input beat completes
+    it.
+    """
+    surplus = [(n + 1) * spec.taken - spec.capacity for n in range(spec.i.groups)]
+    given = [0, *(max(0, -(-units // spec.given)) for units in surplus[1:])]
+    units = [min((n + 1) * spec.given, spec.units) for n in range(spec.o.groups)]
+    return given, [-(-n // spec.taken) - 1 for n in units]
+
+
 class AdapterProcess:
     """A width adapter; see :class:`brambling.hw.width.WidthAdapter`."""
 
@@ -237,13 +251,7 @@ class AdapterProcess:
         self.i = i
         self.o = o
         self.inputs, self.outputs = spec.i.groups, spec.o.groups
-        # Output beats of the pixel before which an input beat finds no place: none for the first,
-        # which waits for the whole pixel before.
-        surplus = [(n + 1) * spec.taken - spec.capacity for n in range(spec.i.groups)]
-        self.given = [0, *(max(0, -(-units // spec.given)) for units in surplus[1:])]
-        # Input beat that completes an output beat.
-        units = [min((n + 1) * spec.given, spec.units) for n in range(spec.o.groups)]
-        self.needed = [-(-n // spec.taken) - 1 for n in units]
+        self.given, self.needed = dependences(spec)
 
     def step(self) -> bool:
         moved = False

@@ -15,8 +15,8 @@ from brambling.hw.width import WidthAdapterSpec
 from brambling.hw.window import WindowFeedSpec
 from brambling.network import Network
 from brambling.plan import LEAST_FIFO, Plan, Stage
-from brambling.sim.cycles import Deadlock, Model, schedule
-from brambling.sim.processes import EngineProcess, FifoProcess, Process, Wire
+from brambling.sim.cycles import Deadlock, schedule
+from brambling.sim.frames import Fifo, FrameModel
 
 __all__ = ["pace", "size", "throughput"]
 
@@ -25,6 +25,7 @@ __all__ = ["pace", "size", "throughput"]
 TRIALS = (6, 18, 54)
 UNBOUNDED = 1 << 40  #: A depth that never limits.
 PACED, MOST_PACED = 3, 24  #: Frames of a paced run, until they repeat.
+MOST_SWEEPS = 1_000_000  #: Of one of them.
 #: Beats that may move in all trials of a search of every depth, of which each takes so many.
 SEARCHED, TRIES = 2_000_000, 4
 CHECKED, FRAMES = 4_000_000, 16  #: Beats that may move in the last check, and its frames.
@@ -246,46 +247,26 @@ def with_depth(stage: Stage, k: int | None, depth: int) -> Stage:
     return replace(stage, fifo=(*stage.fifo[:k], depth, *stage.fifo[k + 1 :]))
 
 
-def paced(nodes: Sequence[Node], interval: int) -> tuple[Model, int]:
+def paced(nodes: Sequence[Node], interval: int) -> tuple[FrameModel, int]:
     """Run frames that come evenly, every ``interval``, until all repeats; return their number."""
-    model, beats = Model(tuple(nodes)), nodes[0].spec.i.count
+    beats = nodes[0].spec.i.count
 
     def allowed(cycle: int) -> int:
         """First cycle, not before that one, in which a beat comes."""
         number = (cycle - 1) * beats // interval + 1
         return ceil_div(number * interval, beats)
 
-    def run(frames: int) -> None:
-        for node in nodes:
-            process = model.engines.get(node.name)
-            if (wire := takes_all(process)) is not None:
-                # Said at once, since those in front go on no further than they know.
-                wanted = wire.readies
-                wanted.extend([0] * (frames * node.spec.i.count - len(wanted)))
-        model.run(frames * beats, frames * nodes[-1].spec.o.count)
-
-    model.feed.allowed = allowed
+    # With room without end nothing waits for good, so every frame settles some time.
+    model = FrameModel(nodes, allowed, sweeps=MOST_SWEEPS)
     frames = PACED
-    run(frames)
+    model.advance(frames)
     first = nodes[-1].spec.o.count - 1  # Only when a frame has left are all places in use.
     while frames < MOST_PACED and not (
         model.periodic(frames, 1) and model.output.times[first] < model.source.times[-beats]
     ):
         frames *= 2
-        run(frames)
+        model.advance(frames)
     return model, frames
-
-
-def takes_all(process: Process | None) -> Wire | None:
-    """Return the input of a component that takes every beat as it comes, having room without end.
-
-    No source offers a beat before the one ahead of it has moved.
-    """
-    if isinstance(process, FifoProcess) and process.capacity == UNBOUNDED - 1:
-        return process.i
-    if isinstance(process, EngineProcess) and process.depth == UNBOUNDED:
-        return process.i if process.timing.folds == 1 else None
-    return None
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -298,12 +279,11 @@ def fifo_name(stage: Stage, k: int) -> str:
     return f"{stage.layer}_fifo{k if len(stage.fifo) > 1 else ''}"
 
 
-def fifo_depth(model: Model, name: str) -> int:
+def fifo_depth(model: FrameModel, name: str) -> int:
     """Return the depth of a FIFO that is enough: what its memory holds, and a register."""
     process = model.engines[name]
-    assert isinstance(process, FifoProcess)
-    freed = np.array(process.reads, np.int64) + 1
-    return max(LEAST_FIFO, held(np.array(process.writes, np.int64), freed) + 1)
+    assert isinstance(process, Fifo)
+    return max(LEAST_FIFO, held(process.writes, process.reads + 1) + 1)
 
 
 def held(taken: NDArray[np.int64], freed: NDArray[np.int64]) -> int:
@@ -315,15 +295,14 @@ def held(taken: NDArray[np.int64], freed: NDArray[np.int64]) -> int:
     return int(places.max())
 
 
-def queue_depth(model: Model, node: Node) -> int:
+def queue_depth(model: FrameModel, node: Node) -> int:
     """Return the depth of the queue behind an engine that is enough."""
     process: Any = model.engines[node.name]
     timing = getattr(node.spec, "timing", None)
     if timing is None:  # A slice has none.
         return 1
-    slots = np.array(process.results, np.int64) - timing.latency
-    freed = np.array(model.wires[Port(node.name)].times, np.int64) + timing.CREDIT
-    return max(1, held(slots, freed))
+    freed = model.wires[Port(node.name)].times + timing.CREDIT
+    return max(1, held(process.results - timing.latency, freed))
 
 
 def _smallest(least: int, most: int, works: Callable[[int], bool]) -> int:

@@ -98,4 +98,4 @@ def test_what_is_periodic_is_continued_as_it_would_run(kind, cnns, random_plan):
     model = Model(nodes)
     model.run(40 * nodes[0].spec.i.count, 40 * nodes[-1].spec.o.count)
     for edge in edges(nodes):
-        assert added.cycles[edge.name].tolist() == model.cycles(edge)
+        assert np.array_equal(added.cycles[edge.name], model.cycles(edge))

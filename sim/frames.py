@@ -1,0 +1,560 @@
+"""The cycle model a frame at a time: the processes of :mod:`brambling.sim.cycles`, on arrays.
+
+Each time is a maximum over earlier times plus constants, so the times of a frame are the only
+solution of a system of equations, if they have one (Baccelli et al., "Synchronization and
+Linearity", 1992, section 2.5). It is solved by iteration: every component computes all its times of
+the frame from what its neighbours said last, and what changes is passed on, until nothing does.
+Frames before are settled by then, since no beat waits for one of a later frame.
+
+A frame takes a sweep or two for each engine that holds up those in front of it, so this is much
+faster than beat by beat for large frames; but where beats of two components wait for each other in
+turn, each of them takes a sweep, and where they wait for each other for good there is no end.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brambling.hw.accelerator import Node
+from brambling.hw.fork import ForkSpec
+from brambling.hw.join import AddSpec, ConcatSpec
+from brambling.hw.queue import FifoSpec
+from brambling.hw.slice import SliceSpec
+from brambling.hw.width import WidthAdapterSpec
+from brambling.hw.window import WindowFeedSpec
+from brambling.sim.processes import dependences
+from brambling.sim.wiring import Wiring
+from brambling.timing import Timing
+
+__all__ = ["FrameModel", "FramePart", "Track", "Unsettled"]
+
+Times = NDArray[np.int64]
+NEVER = -1  #: Of a component that has done nothing yet.
+SWEEPS = 32  #: After which beat by beat is faster, or the beats wait for each other for good.
+LONG_AGO = -(1 << 60)  #: Holds up nothing.
+
+
+class Unsettled(Exception):
+    """A frame takes more sweeps than it may."""
+
+
+class Track:
+    """The beats of one stream; see :class:`brambling.sim.processes.Wire`.
+
+    Parameters
+    ----------
+    count
+        Beats of a frame.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.offers = self.readies = self.times = np.zeros(0, np.int64)
+        self.changed = [False, False]  #: Whether offers, and readies, are new to the other end.
+
+    def grow(self, frames: int) -> None:
+        """Make room for so many frames."""
+        more = np.zeros(frames * self.count - len(self.times), np.int64)
+        self.offers, self.readies, self.times = (
+            np.concatenate([values, more]) for values in (self.offers, self.readies, self.times)
+        )
+
+    def span(self, frame: int) -> slice:
+        return slice(frame * self.count, (frame + 1) * self.count)
+
+    def offer(self, frame: int, values: Times) -> None:
+        """Say from when each beat of a frame is offered."""
+        span = self.span(frame)
+        if not np.array_equal(self.offers[span], values):
+            self.offers[span] = values
+            self.times[span] = np.maximum(values, self.readies[span])
+            self.changed[0] = True
+
+    def want(self, frame: int, values: Times) -> None:
+        """Say from when each beat of a frame is wanted."""
+        span = self.span(frame)
+        if not np.array_equal(self.readies[span], values):
+            self.readies[span] = values
+            self.times[span] = np.maximum(values, self.offers[span])
+            self.changed[1] = True
+
+
+class FramePart(Protocol):
+    """A component of the model."""
+
+    def grow(self, frames: int) -> None:
+        """Make room for so many frames."""
+        ...
+
+    def solve(self, frame: int) -> bool:
+        """Compute the times of a frame; say whether they must be computed again from these."""
+        ...
+
+
+def chain(bounds: Times, steps: Times, before: int) -> Times:
+    """Events in turn: ``t[n] = max(bounds[n], t[n - 1] + steps[n] - steps[n - 1])``.
+
+    ``steps`` are counted from the last event of the frame before, which was at ``before``.
+    """
+    return steps + np.maximum(np.maximum.accumulate(bounds - steps), before)
+
+
+def shifted(values: Times, first: int) -> Times:
+    """Each event's predecessor; that of the first is ``first``."""
+    return np.concatenate([[first], values[:-1]])
+
+
+def lagged(values: Times, span: slice, lag: int) -> tuple[Times, int]:
+    """Return ``values`` of ``lag`` places before those of ``span``, and how many do not exist."""
+    missing = min(max(lag - span.start, 0), span.stop - span.start)
+    return values[max(span.start - lag, 0) : max(span.stop - lag, 0)], missing
+
+
+class Record:
+    """Times of events that belong to no stream, by frame."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.times = np.zeros(0, np.int64)
+
+    def grow(self, frames: int) -> None:
+        more = np.zeros(frames * self.count - len(self.times), np.int64)
+        self.times = np.concatenate([self.times, more])
+
+    def span(self, frame: int) -> slice:
+        return slice(frame * self.count, (frame + 1) * self.count)
+
+    def put(self, frame: int, values: Times) -> bool:
+        """Note the times of a frame; say whether they are new."""
+        new = not np.array_equal(self.times[self.span(frame)], values)
+        self.times[self.span(frame)] = values
+        return new
+
+    def last(self, frame: int) -> int:
+        """Time of the last event before that frame."""
+        return int(self.times[frame * self.count - 1]) if frame else NEVER
+
+
+class Source:
+    """Offers beats, beginning to offer one only in allowed cycles; ``None``: in all."""
+
+    def __init__(self, o: Track, allowed: Callable[[int], int] | None = None) -> None:
+        self.o, self.allowed = o, allowed
+        self.moved = Record(o.count)
+
+    def grow(self, frames: int) -> None:
+        self.moved.grow(frames)
+
+    def solve(self, frame: int) -> bool:
+        before, wanted = self.moved.last(frame), self.o.readies[self.o.span(frame)]
+        if self.allowed is None:
+            moved = chain(wanted, np.arange(1, len(wanted) + 1), before)
+            self.o.offer(frame, shifted(moved, before) + 1)
+        else:
+            offers, times = [], []
+            for ready in wanted.tolist():
+                offers.append(self.allowed(before + 1))
+                before = max(offers[-1], ready)
+                times.append(before)
+            moved = np.array(times, np.int64)
+            self.o.offer(frame, np.array(offers, np.int64))
+        self.moved.put(frame, moved)
+        return False
+
+
+class Sink:
+    """Takes every beat that comes."""
+
+    def __init__(self, i: Track) -> None:
+        self.i = i
+
+    def grow(self, frames: int) -> None:
+        pass
+
+    def solve(self, frame: int) -> bool:
+        self.i.want(frame, self.i.offers[self.i.span(frame)])
+        return False
+
+
+class Queue:
+    """A memory whose writer makes sure of room, and a register at its output."""
+
+    def __init__(self, o: Track, depth: int) -> None:
+        self.o, self.depth = o, depth
+        self.written, self.read, self.given = (Record(o.count) for _ in range(3))
+        self.steps = np.arange(1, o.count + 1)
+
+    def grow(self, frames: int) -> None:
+        for record in (self.written, self.read, self.given):
+            record.grow(frames)
+
+    def room(self, frame: int) -> Times:
+        """Return the first cycle with room for each result of a frame."""
+        span = self.given.span(frame)
+        known, missing = lagged(self.given.times, span, self.depth)
+        return np.concatenate([np.zeros(missing, np.int64), known + Timing.CREDIT])
+
+    def write(self, frame: int, written: Times) -> bool:
+        """Write the results of a frame; say whether there is other room for them now."""
+        self.written.put(frame, written)
+        before, wanted = self.given.last(frame), self.o.readies[self.o.span(frame)]
+        given = chain(np.maximum(written + 2, wanted), self.steps, before)
+        read = np.maximum(written + 1, shifted(given, before))
+        self.o.offer(frame, read + 1)
+        self.read.put(frame, read)
+        return self.given.put(frame, given) and self.depth < self.o.count
+
+
+class Fifo:
+    """A buffered FIFO; see :class:`brambling.sim.processes.FifoProcess`."""
+
+    def __init__(self, i: Track, o: Track, capacity: int) -> None:
+        self.i, self.capacity = i, capacity
+        self.queue = Queue(o, capacity)
+        self.steps = np.arange(1, i.count + 1)
+
+    @property
+    def writes(self) -> Times:
+        return self.queue.written.times
+
+    @property
+    def reads(self) -> Times:
+        return self.queue.read.times
+
+    def grow(self, frames: int) -> None:
+        self.queue.grow(frames)
+
+    def solve(self, frame: int) -> bool:
+        span, before = self.i.span(frame), self.queue.written.last(frame)
+        known, missing = lagged(self.reads, span, self.capacity)
+        room = np.concatenate([np.zeros(missing, np.int64), known + 1])
+        taken = chain(np.maximum(self.i.offers[span], room), self.steps, before)
+        self.i.want(frame, np.maximum(shifted(taken, before) + 1, room))
+        again = self.queue.read.times[span].copy()
+        self.queue.write(frame, taken)
+        return self.capacity < self.i.count and not np.array_equal(again, self.reads[span])
+
+
+class Engine:
+    """Anything that keeps a :class:`Timing` and ends in a queue."""
+
+    def __init__(self, i: Track, o: Track, timing: Timing, depth: int) -> None:
+        self.i, self.timing = i, timing
+        self.queue = Queue(o, depth)
+        self.vectors = i.count // timing.beats
+        steps = np.ones((self.vectors, timing.beats + timing.folds - 1), np.int64)
+        steps[:, timing.beats :] = timing.beats  # What is repeated takes as long as its input.
+        self.steps = steps.cumsum()
+        self.slots = Record(steps.size)
+
+    @property
+    def results(self) -> Times:
+        return self.queue.written.times
+
+    def grow(self, frames: int) -> None:
+        self.queue.grow(frames)
+        self.slots.grow(frames)
+
+    def solve(self, frame: int) -> bool:
+        beats, folds, vectors = self.timing.beats, self.timing.folds, self.vectors
+        room = self.queue.room(frame).reshape(vectors, folds)
+        bounds = np.empty((vectors, beats + folds - 1), np.int64)
+        bounds[:, :beats] = self.i.offers[self.i.span(frame)].reshape(vectors, beats)
+        np.maximum(bounds[:, beats - 1], room[:, 0], out=bounds[:, beats - 1])
+        bounds[:, beats:] = room[:, 1:]
+        before = self.slots.last(frame)
+        slots = chain(bounds.reshape(-1), self.steps, before)
+        self.slots.put(frame, slots)
+        wanted = shifted(slots, before).reshape(bounds.shape)[:, :beats] + 1
+        np.maximum(wanted[:, -1], room[:, 0], out=wanted[:, -1])
+        self.i.want(frame, wanted.reshape(-1))
+        written = slots.reshape(bounds.shape)[:, beats - 1 :].reshape(-1) + self.timing.latency
+        return self.queue.write(frame, written)
+
+
+class Window:
+    """An engine behind a line buffer; see :class:`brambling.sim.window.WindowProcess`."""
+
+    def __init__(self, i: Track, o: Track, feed: WindowFeedSpec, latency: int, depth: int) -> None:
+        self.i, self.feed, self.latency = i, feed, latency
+        self.queue = Queue(o, depth)
+        self.needs = np.asarray(feed.need)
+        self.runs = feed.chunks * feed.folds
+        self.steps = feed.beats * np.arange(1, o.count + 1)
+        self.slots = Record(o.count)
+        self.ends = Record(feed.rows)
+        self.beats = np.arange(1, i.count + 1)
+        # Rows of positions, counted from those of this frame, that free each row of the image.
+        back, line = np.divmod(np.arange(feed.i.rows) - feed.lines, feed.i.rows)
+        self.freed = back * feed.rows + np.asarray(feed.down.finished)[line] - 1
+
+    @property
+    def results(self) -> Times:
+        return self.queue.written.times
+
+    def grow(self, frames: int) -> None:
+        for record in (self.queue, self.slots, self.ends):
+            record.grow(frames)
+
+    def solve(self, frame: int) -> bool:
+        feed, span = self.feed, self.i.span(frame)
+        rows = feed.i.rows
+        freed = frame * feed.rows + self.freed
+        free = np.where(freed < 0, 0, self.ends.times[np.maximum(freed, 0)] + feed.RELEASE)
+        wanted = np.zeros((rows, self.i.count // rows), np.int64)
+        wanted[:, 0] = free
+        self.i.want(frame, wanted.reshape(-1))
+        # A source offers no beat before the one ahead of it has moved.
+        written = chain(self.i.times[span], self.beats, NEVER)
+        bounds = self.queue.room(frame).reshape(len(self.needs), self.runs)
+        first = bounds[:, 0]
+        np.maximum(first, written[self.needs] + feed.beats, out=first)
+        slots = chain(bounds.reshape(-1), self.steps, self.slots.last(frame))
+        self.slots.put(frame, slots)
+        inside = freed.max() >= frame * feed.rows
+        again = self.ends.put(frame, slots.reshape(feed.rows, -1)[:, -1]) and bool(inside)
+        return self.queue.write(frame, slots + self.latency) or again
+
+
+class Adapter:
+    """A width adapter; see :class:`brambling.sim.processes.AdapterProcess`.
+
+    Of the pixel before, only its last output beat is waited for. So all pixels are computed side by
+    side as if there were none before, and the time that passes from one to the next is added.
+    """
+
+    def __init__(self, i: Track, o: Track, spec: WidthAdapterSpec) -> None:
+        self.i, self.o = i, o
+        self.inputs, self.outputs = spec.i.groups, spec.o.groups
+        self.needed_outputs, self.needed_input = dependences(spec)
+        self.order = self._order()
+        self.pixels = i.count // self.inputs
+        self.last = Record(self.pixels)
+        # Cycles to each beat from the end of the pixel before, where nothing else holds it up.
+        free = np.full((max(self.inputs, self.outputs), 1), LONG_AGO)
+        self.distance = self.move(free, free, np.zeros((1, 1), np.int64))
+        self.steps = int(self.distance[1][-1, 0]) * np.arange(1, self.pixels + 1)
+
+    def _order(self) -> list[tuple[bool, int]]:
+        """Beats of a pixel, each behind what it waits for: whether it is an output, its number."""
+        order, taken = [], 0
+        for beat in range(self.outputs):
+            while taken <= self.needed_input[beat]:
+                order.append((False, taken))
+                taken += 1
+            order.append((True, beat))
+        return order + [(False, beat) for beat in range(taken, self.inputs)]
+
+    def grow(self, frames: int) -> None:
+        self.last.grow(frames)
+
+    def solve(self, frame: int) -> bool:
+        offers = self.i.offers[self.i.span(frame)].reshape(self.pixels, self.inputs).T
+        wanted = self.o.readies[self.o.span(frame)].reshape(self.pixels, self.outputs).T
+        before = self.last.last(frame)
+        taken, given = self.move(offers, wanted, np.full((1, self.pixels), LONG_AGO))
+        last = chain(given[-1], self.steps, before)
+        self.last.put(frame, last)
+        ended = shifted(last, before)[None]
+        taken = np.maximum(taken, ended + self.distance[0])
+        given = np.maximum(given, ended + self.distance[1])
+        places = np.concatenate([ended, given])
+        readies = places[self.needed_outputs]
+        np.maximum(readies[1:], taken[:-1] + 1, out=readies[1:])
+        offered = np.maximum(taken[self.needed_input], places[:-1]) + 1
+        self.i.want(frame, np.maximum(readies, 0).T.reshape(-1))
+        self.o.offer(frame, offered.T.reshape(-1))
+        return False
+
+    def move(self, offers: Times, wanted: Times, before: Times) -> tuple[Times, Times]:
+        """Return when the beats of each pixel move, ``(beats, pixels)``: inputs, and outputs."""
+        shape = before.shape[1]
+        taken = np.empty((self.inputs, shape), np.int64)
+        places = np.empty((1 + self.outputs, shape), np.int64)
+        places[0] = before
+        for output, beat in self.order:
+            if output:
+                at = np.maximum(taken[self.needed_input[beat]], places[beat], out=places[beat + 1])
+                at += 1
+                np.maximum(at, wanted[beat], out=at)
+            else:
+                at = np.maximum(places[self.needed_outputs[beat]], offers[beat], out=taken[beat])
+                if beat:
+                    np.maximum(at, taken[beat - 1] + 1, out=at)
+        return taken, places[1:]
+
+
+class Fork:
+    """A fork; see :class:`brambling.hw.fork.Fork`."""
+
+    def __init__(self, i: Track, outs: Sequence[Track]) -> None:
+        self.i, self.outs = i, outs
+
+    def grow(self, frames: int) -> None:
+        pass
+
+    def solve(self, frame: int) -> bool:
+        span = self.i.span(frame)
+        offers, readies = self.i.offers[span], [o.readies[span] for o in self.outs]
+        for n, o in enumerate(self.outs):
+            o.offer(frame, np.maximum.reduce([offers, *readies[:n], *readies[n + 1 :]]))
+        self.i.want(frame, np.maximum.reduce(readies))
+        return False
+
+
+class Add:
+    """A sum; see :class:`brambling.hw.join.Adder`."""
+
+    def __init__(self, sources: Sequence[Track], o: Track, latency: int, depth: int) -> None:
+        self.sources, self.latency = sources, latency
+        self.queue = Queue(o, depth)
+
+    @property
+    def results(self) -> Times:
+        return self.queue.written.times
+
+    def grow(self, frames: int) -> None:
+        self.queue.grow(frames)
+
+    def solve(self, frame: int) -> bool:
+        room = self.queue.room(frame)
+        offers = [source.offers[source.span(frame)] for source in self.sources]
+        for n, source in enumerate(self.sources):
+            source.want(frame, np.maximum.reduce([room, *offers[:n], *offers[n + 1 :]]))
+        return self.queue.write(frame, np.maximum.reduce([room, *offers]) + self.latency)
+
+
+class Concat:
+    """A concatenation; see :class:`brambling.hw.join.Concatenation`."""
+
+    def __init__(self, sources: Sequence[Track], o: Track, spec: ConcatSpec) -> None:
+        self.sources, self.latency = sources, spec.timing.latency
+        self.queue = Queue(o, spec.depth)
+        self.cuts = np.cumsum([i.groups for i in spec.sources])
+        self.steps = np.arange(1, o.count + 1)
+        self.slots = Record(o.count)
+
+    @property
+    def results(self) -> Times:
+        return self.queue.written.times
+
+    def grow(self, frames: int) -> None:
+        self.queue.grow(frames)
+        self.slots.grow(frames)
+
+    def solve(self, frame: int) -> bool:
+        room, before = self.queue.room(frame), self.slots.last(frame)
+        pixels = len(room) // int(self.cuts[-1])
+        parts = [source.offers[source.span(frame)].reshape(pixels, -1) for source in self.sources]
+        offers = np.concatenate(parts, axis=1).reshape(-1)
+        slots = chain(np.maximum(offers, room), self.steps, before)
+        self.slots.put(frame, slots)
+        readies = np.maximum(shifted(slots, before) + 1, room).reshape(pixels, -1)
+        for source, ready in zip(
+            self.sources, np.split(readies, self.cuts[:-1], axis=1), strict=True
+        ):
+            source.want(frame, ready.reshape(-1))
+        return self.queue.write(frame, slots + self.latency)
+
+
+class Slice:
+    """A slice; see :class:`brambling.hw.slice.Slice`."""
+
+    def __init__(self, i: Track, o: Track, spec: SliceSpec) -> None:
+        self.i, self.o = i, o
+        self.groups, self.passed = spec.i.groups, slice(spec.passed.start, spec.passed.stop)
+
+    def grow(self, frames: int) -> None:
+        pass
+
+    def solve(self, frame: int) -> bool:
+        offers = self.i.offers[self.i.span(frame)].reshape(-1, self.groups)
+        self.o.offer(frame, offers[:, self.passed].reshape(-1))
+        readies = np.zeros_like(offers)
+        wanted = self.o.readies[self.o.span(frame)]
+        readies[:, self.passed] = wanted.reshape(len(offers), -1)
+        self.i.want(frame, readies.reshape(-1))
+        return False
+
+
+def part_of(spec: Any, inputs: list[Track], outputs: list[Track]) -> FramePart:
+    """Return the component of a spec."""
+    i, o = inputs[0], outputs[0]
+    match spec:
+        case WidthAdapterSpec():
+            return Adapter(i, o, spec)
+        case FifoSpec():
+            return Fifo(i, o, spec.depth - 1)
+        case ForkSpec():
+            return Fork(i, outputs)
+        case AddSpec():
+            return Add(inputs, o, spec.timing.latency, spec.depth)
+        case ConcatSpec():
+            return Concat(inputs, o, spec)
+        case SliceSpec():
+            return Slice(i, o, spec)
+    feed = getattr(spec, "feed", None)
+    if isinstance(feed, WindowFeedSpec):
+        return Window(i, o, feed, spec.timing.latency, spec.depth)
+    return Engine(i, o, spec.timing, spec.depth)
+
+
+class FrameModel(Wiring[Track, FramePart]):
+    """The components of an accelerator whose output is always taken, wired up.
+
+    Parameters
+    ----------
+    nodes
+        The components, from :func:`brambling.hw.accelerator.pipeline`.
+    allowed
+        From a cycle to the first one, not before it, in which a beat may come; ``None``: itself.
+    sweeps
+        How many a frame may take.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        allowed: Callable[[int], int] | None = None,
+        sweeps: int = SWEEPS,
+    ) -> None:
+        super().__init__(nodes, Track, part_of)
+        self.sweeps = sweeps
+        self.tracks = [self.source, *dict.fromkeys(self.wires.values())]
+        self.parts: list[FramePart] = [
+            Source(self.source, allowed),
+            *self.engines.values(),
+            Sink(self.output),
+        ]
+        self.frames = 0
+        #: What each component listens to: tracks, and whether to their offers or their readies.
+        self.heard: list[list[tuple[Track, int]]] = [[(self.source, 1)]]
+        for inputs, outputs in self.ends:
+            self.heard.append([(track, 0) for track in inputs] + [(track, 1) for track in outputs])
+        self.heard.append([(self.output, 0)])
+
+    def advance(self, frames: int) -> None:
+        """Go on until so many frames have left; :class:`Unsettled` where one takes too long."""
+        for grown in (*self.tracks, *self.parts):
+            grown.grow(frames)
+        while self.frames < frames:
+            self._solve()
+            self.frames += 1
+
+    def _solve(self) -> None:
+        """Iterate the next frame until nothing changes, forth and back along the stream."""
+        again = [True] * len(self.parts)
+        order = list(range(len(self.parts)))
+        for _ in range(self.sweeps):
+            for number in order:
+                heard = self.heard[number]
+                if again[number] or any(track.changed[side] for track, side in heard):
+                    for track, side in heard:
+                        track.changed[side] = False
+                    again[number] = self.parts[number].solve(self.frames)
+            order.reverse()
+            if not any(again) and not any(any(track.changed) for track in self.tracks):
+                return
+        raise Unsettled
