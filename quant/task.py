@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from brambling.errors import ConfigError, FileProblem
+from brambling.network import Network
 from brambling.quant.checkpoint import Training, go_back, save_training
 from brambling.quant.data import Cifar10, Mnist
 
@@ -43,6 +44,7 @@ class Task(Generic[R]):
     seed: int
     images: NDArray[np.uint8]  #: ``(n, rows, columns)``, or with channels behind.
     labels: NDArray[np.uint8]  #: ``(n,)``
+    start: Network | None = None  #: Where an earlier round of training ended.
 
     @classmethod
     def of(
@@ -79,7 +81,8 @@ class Task(Generic[R]):
         """Return what a checkpoint and the training that goes on from it must have in common."""
         digest = hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
         recipe = json.loads(json.dumps(asdict(self.recipe)))  # as it comes back from a file
-        return {"name": self.name, "seed": self.seed, "recipe": recipe, "data": digest}
+        start = {} if self.start is None else {"start": self.start.digest}
+        return start | {"name": self.name, "seed": self.seed, "recipe": recipe, "data": digest}
 
 
 def bars(console: Console | None) -> Progress:

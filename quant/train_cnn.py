@@ -40,6 +40,7 @@ from brambling.quant.floats import save_float
 from brambling.quant.graph import export_graph
 from brambling.quant.layers import QuantConv2d, QuantLinear
 from brambling.quant.models import bind_biases, calibrate
+from brambling.quant.restart import begin_as
 from brambling.quant.seeds import generator, reproducible
 from brambling.quant.task import Task, bars, resumable
 from brambling.quant.train import Golden
@@ -271,6 +272,8 @@ class Student:
         self.task = task
         self.epoch = 0  #: Epochs done.
         self.model = task.recipe.build(task.seed)
+        if task.start is not None:
+            begin_as(self.model, task.start, pixels(task.images[:SAMPLES]))
         self.optimiser = optimiser_of(self.model, task.recipe)
 
     def describe(self) -> dict[str, Any]:
@@ -363,15 +366,19 @@ def train(
     resume: bool = False,
     console: Console | None = None,
     hold_out: int = 0,
+    start: Network | None = None,
     golden: Golden = evaluate,
 ) -> Network:
     """Train one of :data:`RECIPES`, export it, measure it, and save it at ``out``.
 
     The arguments are those of :func:`brambling.quant.train.train`; ``data`` holds MNIST's files or
     CIFAR-10's, as the recipe needs. A float network that a recipe begins as stays beside ``out``.
+    The training begins as ``start``, a network that an earlier round of the same recipe made: see
+    :func:`brambling.quant.restart.begin_as`, which refuses others.
     """
     images = read_data(recipe, data)
     task = Task.of(recipe, RECIPES, images, seed=seed, epochs=epochs, hold_out=hold_out)
+    task = replace(task, start=start)
     checkpoint = out.with_suffix(".checkpoint.safetensors")
     with reproducible(), bars(console) as progress:
         model = teach(task, images, checkpoint, resume, progress)
@@ -467,7 +474,11 @@ def provenance(task: Task[Recipe]) -> dict[str, Any]:
     """Return how to make again what a task makes."""
     recipe = task.recipe
     script = f"brambling train {task.name} --data DIR --seed {task.seed} --epochs {recipe.epochs}"
-    return {
+    before = {}
+    if task.start is not None:
+        script += " --from START"
+        before = {"start": {**task.start.provenance, "sha256": task.start.digest}}
+    return before | {
         "dataset": DATASETS[recipe.data],
         "script": script,
         "seed": task.seed,

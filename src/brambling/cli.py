@@ -214,6 +214,10 @@ def train_verb(args: argparse.Namespace) -> int:
     }
     if args.seed is not None:
         options["seed"] = args.seed
+    if args.start is not None and (args.recipe not in train_cnn.RECIPES):
+        raise ConfigError(
+            f"{args.recipe}: --from is for convolutional recipes of one bit, such as cifar10-cnv"
+        )
     if args.recipe in train_cnn.FLOATS:
         share = train_cnn.train_floats(args.recipe, args.data, **options)
         print(f"{out}: float weights, {share:.2%} on the test images")
@@ -221,7 +225,9 @@ def train_verb(args: argparse.Namespace) -> int:
     if args.recipe in train.RECIPES:
         network = train.train(args.recipe, args.data, **options)
     else:
-        network = train_cnn.train(args.recipe, args.data, **options, golden=last_edge)
+        start = None if args.start is None else api.load(args.start)
+        options |= {"start": start, "golden": last_edge}
+        network = train_cnn.train(args.recipe, args.data, **options)
     print(f"{out}: {network.name}, {network.provenance['accuracy']:.2%} on the test images")
     return 0
 
@@ -314,6 +320,12 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--epochs", type=int, metavar="E")
     verb.add_argument("-o", "--output", type=Path, metavar="FILE", help="the network")
     verb.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    verb.add_argument(
+        "--from",
+        dest="start",
+        metavar="MODEL",
+        help="begin as this one-bit network of the same recipe, for another round of training",
+    )
 
     add_arguments(add("precision", precision_verb, machine))
 

@@ -152,6 +152,35 @@ def test_resume_goes_on_bit_for_bit(data, tmp_path, monkeypatch, recipe):
     assert not (tmp_path / "net.checkpoint.safetensors").exists()
 
 
+def test_another_round_begins_as_the_network_of_the_last(data, tmp_path):
+    first = run("cifar10-cnv", data, tmp_path / "first.safetensors", epochs=3)
+    second = run("cifar10-cnv", data, tmp_path / "2.safetensors", epochs=1, seed=2, start=first)
+    facts = second.provenance
+    script = "brambling train cifar10-cnv --data DIR --seed 2 --epochs 1 --from START"
+    assert (facts["script"], facts["epochs"]) == (script, 1)
+    assert facts["start"] == {**first.provenance, "sha256": first.digest}
+    alone = run("cifar10-cnv", data, tmp_path / "alone.safetensors", epochs=1, seed=2)
+    weights = [net.layer("conv1").weights for net in (first, second, alone)]
+    kept, chance = ((weights[0] == later).mean() for later in weights[1:])
+    assert kept > 0.9 > 0.75 > chance  # A step moves a latent weight by 0.01 at most.
+    assert Network.load(tmp_path / "2.safetensors").provenance == facts
+
+
+def test_a_checkpoint_belongs_to_its_beginning(data, tmp_path, monkeypatch):
+    out = tmp_path / "net.safetensors"
+    first = run("cifar10-cnv", data, tmp_path / "first.safetensors", epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Student, "learn", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run("cifar10-cnv", data, out, epochs=2, start=first)
+    with pytest.raises(ConfigError, match="was made with another start"):
+        run("cifar10-cnv", data, out, epochs=2, resume=True, start=replace(first, name="other"))
+
+
+def interrupted(self, lessons):
+    raise KeyboardInterrupt
+
+
 def test_seed_decides_everything(data, tmp_path):
     first, again, other = (
         run("cifar10-resnet8", data, tmp_path / f"{n}.safetensors", epochs=1, seed=seed)
