@@ -497,6 +497,13 @@ def test_what_needs_torch_says_so(argv, what):
     )
 
 
+@pytest.mark.parametrize("recipe", ["mnist-tfc", "cifar10-cnn-float"])
+def test_refuses_another_round_of_what_has_none(refused, recipe):
+    pytest.importorskip("torch")
+    said = refused("train", recipe, "--data", "none", "--from", "cnv-w1a1")
+    assert said == f"{recipe}: --from is for convolutional recipes of one bit, such as cifar10-cnv"
+
+
 @pytest.mark.parametrize(
     "argv",
     [
