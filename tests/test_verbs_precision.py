@@ -1,3 +1,4 @@
+import importlib
 import json
 import re
 
@@ -61,3 +62,73 @@ def test_a_network_is_no_float_model(capsys):
 def test_missing_data(path, tmp_path, capsys):
     assert main(["precision", str(path), "--data", str(tmp_path / "none")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+MINE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 4, 5, stride=4), nn.Linear(144, 10)
+        self.act, self.pool = nn.ReLU(), nn.Flatten()
+
+    def forward(self, x):
+        return self.fc(self.pool(self.act(self.conv(x.float() / 256))))
+
+def three():
+    return 3
+
+def broken():
+    raise ValueError("first\\nsecond")
+"""
+
+
+@pytest.fixture
+def mine(path, tmp_path, monkeypatch):
+    """A module with a network, in the working folder; weights for it."""
+    (tmp_path / "mine_of_mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("mine_of_mine")
+    weights = tmp_path / "mine.safetensors"
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    save_file(module.Net().state_dict(), weights)
+    return weights
+
+
+def test_network_of_ones_own(mine, capsys):
+    argv = ["precision", "mine_of_mine:Net", "--weights", str(mine), "--dataset", "mnist", "--json"]
+    assert main(argv) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["model"], found["dataset"], found["images"]) == ("Net", "MNIST", 20)
+    assert found["rows"][1]["choice"]["weights"].keys() == {"conv", "fc"}
+    assert found["rows"][1]["choice"]["data"].keys() == {"act"}
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "message"),
+    [
+        ("no_such_module:Net", "mnist", "cannot be called (ModuleNotFoundError: No module named"),
+        ("mine_of_mine:Nothing", "mnist", "cannot be called (AttributeError: "),
+        ("mine_of_mine:broken", "mnist", "cannot be called (ValueError: first)"),
+        ("mine_of_mine:three", "mnist", "must return a torch.nn.Module, not int"),
+        ("mine_of_mine:Net", "cifar10", "fails on pixels (2, 3, 32, 32) (RuntimeError: "),
+        ("torch.nn:Flatten", "mnist", "tensor conv.bias must be absent for torch.nn:Flatten, not"),
+    ],
+)
+def test_network_of_ones_own_that_does_not_work(mine, capsys, name, dataset, message):
+    assert main(["precision", name, "--weights", str(mine), "--dataset", dataset]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_network_of_ones_own_needs_weights_and_images(path, capsys):
+    for argv, message in (
+        (["mine:Net"], "mine:Net: a model of yours needs --weights and --dataset"),
+        ([str(path), "--dataset", "mnist"], f"{path}: --weights and --dataset go with a package"),
+    ):
+        assert main(["precision", *argv]) == 2
+        assert message in capsys.readouterr().err

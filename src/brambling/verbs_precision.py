@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,24 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "precision_verb"]
 
 FLOATS = zoo.FOLDER / "float"
+DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 IMAGES = 2000  #: Test images, where not all are asked for.
 CALIBRATION = 256
 
 
 def add_arguments(verb: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    verb.add_argument("model", help="a float model of the zoo, or a .safetensors file of one")
+    verb.add_argument(
+        "model",
+        help="a float model of the zoo, a .safetensors file of one, or package.module:function "
+        "that makes yours",
+    )
+    verb.add_argument(
+        "--weights", type=Path, metavar="FILE", help="of yours: its state_dict, as .safetensors"
+    )
+    verb.add_argument(
+        "--dataset", choices=("mnist", "cifar10"), help="of yours: what it was trained on"
+    )
     verb.add_argument(
         "--data",
         type=Path,
@@ -77,14 +89,24 @@ def precision_verb(args: argparse.Namespace) -> int:
         import torch
 
         from brambling.quant import radix
-        from brambling.quant.floats import load_float
+        from brambling.quant.floats import build_float, load_float
     except ImportError as error:
         if error.name != "torch":
             raise
         raise ConfigError(
             "float models need PyTorch, which is not installed: pip install 'brambling[train]'"
         ) from None
-    loaded = load_float(float_path(args.model))
+    if ":" in args.model and not Path(args.model).exists():
+        if args.weights is None or args.dataset is None:
+            raise ConfigError(f"{args.model}: a model of yours needs --weights and --dataset")
+        sys.path.insert(0, str(Path.cwd()))
+        loaded = build_float(args.model, args.weights, DATASETS[args.dataset])
+    elif args.weights is not None or args.dataset is not None:
+        raise ConfigError(
+            f"{args.model}: --weights and --dataset go with a package.module:function of yours"
+        )
+    else:
+        loaded = load_float(float_path(args.model))
     calibration, images, labels = images_for(loaded.dataset, args.data)
     if not args.all:
         images, labels = images[:IMAGES], labels[:IMAGES]
