@@ -11,8 +11,9 @@ faster than beat by beat for large frames; but where beats of two components wai
 turn, each of them takes a sweep, and where they wait for each other for good there is no end.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,18 +82,6 @@ class Track:
             self.changed[1] = True
 
 
-class FramePart(Protocol):
-    """A component of the model."""
-
-    def grow(self, frames: int) -> None:
-        """Make room for so many frames."""
-        ...
-
-    def solve(self, frame: int) -> bool:
-        """Compute the times of a frame; say whether they must be computed again from these."""
-        ...
-
-
 def chain(bounds: Times, steps: Times, before: int) -> Times:
     """Events in turn: ``t[n] = max(bounds[n], t[n - 1] + steps[n] - steps[n - 1])``.
 
@@ -106,10 +95,14 @@ def shifted(values: Times, first: int) -> Times:
     return np.concatenate([[first], values[:-1]])
 
 
-def lagged(values: Times, span: slice, lag: int) -> tuple[Times, int]:
-    """Return ``values`` of ``lag`` places before those of ``span``, and how many do not exist."""
+def after(values: Times, span: slice, lag: int) -> Times:
+    """Cycle after each of ``values``, ``lag`` places before those of ``span``; 0 for what is not.
+
+    A place that is freed is there in the cycle after (:attr:`Timing.CREDIT`).
+    """
     missing = min(max(lag - span.start, 0), span.stop - span.start)
-    return values[max(span.start - lag, 0) : max(span.stop - lag, 0)], missing
+    known = values[max(span.start - lag, 0) : max(span.stop - lag, 0)]
+    return np.concatenate([np.zeros(missing, np.int64), known + Timing.CREDIT])
 
 
 class Record:
@@ -137,15 +130,67 @@ class Record:
         return int(self.times[frame * self.count - 1]) if frame else NEVER
 
 
-class Source:
+class Queue:
+    """A memory whose writer makes sure of room, and a register at its output."""
+
+    def __init__(self, o: Track, depth: int) -> None:
+        self.o, self.depth = o, depth
+        self.written, self.read, self.given = (Record(o.count) for _ in range(3))
+        self.steps = np.arange(1, o.count + 1)
+
+    def grow(self, frames: int) -> None:
+        """Make room for so many frames."""
+        for record in (self.written, self.read, self.given):
+            record.grow(frames)
+
+    def room(self, frame: int) -> Times:
+        """Return the first cycle with room for each result of a frame."""
+        return after(self.given.times, self.given.span(frame), self.depth)
+
+    def write(self, frame: int, written: Times) -> bool:
+        """Write the results of a frame; say whether there is other room for them now."""
+        self.written.put(frame, written)
+        before, wanted = self.given.last(frame), self.o.readies[self.o.span(frame)]
+        given = chain(np.maximum(written + 2, wanted), self.steps, before)
+        read = np.maximum(written + 1, shifted(given, before))
+        self.o.offer(frame, read + 1)
+        self.read.put(frame, read)
+        return self.given.put(frame, given) and self.depth < self.o.count
+
+
+class FramePart(ABC):
+    """A component of the model; what it must remember of each frame is in ``records``."""
+
+    records: Sequence[Record | Queue] = ()
+
+    def grow(self, frames: int) -> None:
+        """Make room for so many frames."""
+        for record in self.records:
+            record.grow(frames)
+
+    @abstractmethod
+    def solve(self, frame: int) -> bool:
+        """Compute the times of a frame; say whether they must be computed again from these."""
+
+
+class Queued(FramePart):
+    """A component that ends in a queue."""
+
+    queue: Queue
+
+    @property
+    def results(self) -> Times:
+        """Cycles in which results are written into the queue."""
+        return self.queue.written.times
+
+
+class Source(FramePart):
     """Offers beats, beginning to offer one only in allowed cycles; ``None``: in all."""
 
     def __init__(self, o: Track, allowed: Callable[[int], int] | None = None) -> None:
         self.o, self.allowed = o, allowed
         self.moved = Record(o.count)
-
-    def grow(self, frames: int) -> None:
-        self.moved.grow(frames)
+        self.records = (self.moved,)
 
     def solve(self, frame: int) -> bool:
         before, wanted = self.moved.last(frame), self.o.readies[self.o.span(frame)]
@@ -164,55 +209,24 @@ class Source:
         return False
 
 
-class Sink:
+class Sink(FramePart):
     """Takes every beat that comes."""
 
     def __init__(self, i: Track) -> None:
         self.i = i
-
-    def grow(self, frames: int) -> None:
-        pass
 
     def solve(self, frame: int) -> bool:
         self.i.want(frame, self.i.offers[self.i.span(frame)])
         return False
 
 
-class Queue:
-    """A memory whose writer makes sure of room, and a register at its output."""
-
-    def __init__(self, o: Track, depth: int) -> None:
-        self.o, self.depth = o, depth
-        self.written, self.read, self.given = (Record(o.count) for _ in range(3))
-        self.steps = np.arange(1, o.count + 1)
-
-    def grow(self, frames: int) -> None:
-        for record in (self.written, self.read, self.given):
-            record.grow(frames)
-
-    def room(self, frame: int) -> Times:
-        """Return the first cycle with room for each result of a frame."""
-        span = self.given.span(frame)
-        known, missing = lagged(self.given.times, span, self.depth)
-        return np.concatenate([np.zeros(missing, np.int64), known + Timing.CREDIT])
-
-    def write(self, frame: int, written: Times) -> bool:
-        """Write the results of a frame; say whether there is other room for them now."""
-        self.written.put(frame, written)
-        before, wanted = self.given.last(frame), self.o.readies[self.o.span(frame)]
-        given = chain(np.maximum(written + 2, wanted), self.steps, before)
-        read = np.maximum(written + 1, shifted(given, before))
-        self.o.offer(frame, read + 1)
-        self.read.put(frame, read)
-        return self.given.put(frame, given) and self.depth < self.o.count
-
-
-class Fifo:
+class Fifo(FramePart):
     """A buffered FIFO; see :class:`brambling.sim.processes.FifoProcess`."""
 
     def __init__(self, i: Track, o: Track, capacity: int) -> None:
         self.i, self.capacity = i, capacity
         self.queue = Queue(o, capacity)
+        self.records = (self.queue,)
         self.steps = np.arange(1, i.count + 1)
 
     @property
@@ -223,13 +237,9 @@ class Fifo:
     def reads(self) -> Times:
         return self.queue.read.times
 
-    def grow(self, frames: int) -> None:
-        self.queue.grow(frames)
-
     def solve(self, frame: int) -> bool:
         span, before = self.i.span(frame), self.queue.written.last(frame)
-        known, missing = lagged(self.reads, span, self.capacity)
-        room = np.concatenate([np.zeros(missing, np.int64), known + 1])
+        room = after(self.reads, span, self.capacity)
         taken = chain(np.maximum(self.i.offers[span], room), self.steps, before)
         self.i.want(frame, np.maximum(shifted(taken, before) + 1, room))
         again = self.queue.read.times[span].copy()
@@ -237,7 +247,7 @@ class Fifo:
         return self.capacity < self.i.count and not np.array_equal(again, self.reads[span])
 
 
-class Engine:
+class Engine(Queued):
     """Anything that keeps a :class:`Timing` and ends in a queue."""
 
     def __init__(self, i: Track, o: Track, timing: Timing, depth: int) -> None:
@@ -248,14 +258,7 @@ class Engine:
         steps[:, timing.beats :] = timing.beats  # What is repeated takes as long as its input.
         self.steps = steps.cumsum()
         self.slots = Record(steps.size)
-
-    @property
-    def results(self) -> Times:
-        return self.queue.written.times
-
-    def grow(self, frames: int) -> None:
-        self.queue.grow(frames)
-        self.slots.grow(frames)
+        self.records = (self.queue, self.slots)
 
     def solve(self, frame: int) -> bool:
         beats, folds, vectors = self.timing.beats, self.timing.folds, self.vectors
@@ -274,7 +277,7 @@ class Engine:
         return self.queue.write(frame, written)
 
 
-class Window:
+class Window(Queued):
     """An engine behind a line buffer; see :class:`brambling.sim.window.WindowProcess`."""
 
     def __init__(self, i: Track, o: Track, feed: WindowFeedSpec, latency: int, depth: int) -> None:
@@ -285,18 +288,11 @@ class Window:
         self.steps = feed.beats * np.arange(1, o.count + 1)
         self.slots = Record(o.count)
         self.ends = Record(feed.rows)
+        self.records = (self.queue, self.slots, self.ends)
         self.beats = np.arange(1, i.count + 1)
         # Rows of positions, counted from those of this frame, that free each row of the image.
         back, line = np.divmod(np.arange(feed.i.rows) - feed.lines, feed.i.rows)
         self.freed = back * feed.rows + np.asarray(feed.down.finished)[line] - 1
-
-    @property
-    def results(self) -> Times:
-        return self.queue.written.times
-
-    def grow(self, frames: int) -> None:
-        for record in (self.queue, self.slots, self.ends):
-            record.grow(frames)
 
     def solve(self, frame: int) -> bool:
         feed, span = self.feed, self.i.span(frame)
@@ -318,7 +314,7 @@ class Window:
         return self.queue.write(frame, slots + self.latency) or again
 
 
-class Adapter:
+class Adapter(FramePart):
     """A width adapter; see :class:`brambling.sim.processes.AdapterProcess`.
 
     Of the pixel before, only its last output beat is waited for. So all pixels are computed side by
@@ -332,6 +328,7 @@ class Adapter:
         self.order = self._order()
         self.pixels = i.count // self.inputs
         self.last = Record(self.pixels)
+        self.records = (self.last,)
         # Cycles to each beat from the end of the pixel before, where nothing else holds it up.
         free = np.full((max(self.inputs, self.outputs), 1), LONG_AGO)
         self.distance = self.move(free, free, np.zeros((1, 1), np.int64))
@@ -346,9 +343,6 @@ class Adapter:
                 taken += 1
             order.append((True, beat))
         return order + [(False, beat) for beat in range(taken, self.inputs)]
-
-    def grow(self, frames: int) -> None:
-        self.last.grow(frames)
 
     def solve(self, frame: int) -> bool:
         offers = self.i.offers[self.i.span(frame)].reshape(self.pixels, self.inputs).T
@@ -386,14 +380,11 @@ class Adapter:
         return taken, places[1:]
 
 
-class Fork:
+class Fork(FramePart):
     """A fork; see :class:`brambling.hw.fork.Fork`."""
 
     def __init__(self, i: Track, outs: Sequence[Track]) -> None:
         self.i, self.outs = i, outs
-
-    def grow(self, frames: int) -> None:
-        pass
 
     def solve(self, frame: int) -> bool:
         span = self.i.span(frame)
@@ -404,19 +395,13 @@ class Fork:
         return False
 
 
-class Add:
+class Add(Queued):
     """A sum; see :class:`brambling.hw.join.Adder`."""
 
     def __init__(self, sources: Sequence[Track], o: Track, latency: int, depth: int) -> None:
         self.sources, self.latency = sources, latency
         self.queue = Queue(o, depth)
-
-    @property
-    def results(self) -> Times:
-        return self.queue.written.times
-
-    def grow(self, frames: int) -> None:
-        self.queue.grow(frames)
+        self.records = (self.queue,)
 
     def solve(self, frame: int) -> bool:
         room = self.queue.room(frame)
@@ -426,7 +411,7 @@ class Add:
         return self.queue.write(frame, np.maximum.reduce([room, *offers]) + self.latency)
 
 
-class Concat:
+class Concat(Queued):
     """A concatenation; see :class:`brambling.hw.join.Concatenation`."""
 
     def __init__(self, sources: Sequence[Track], o: Track, spec: ConcatSpec) -> None:
@@ -435,14 +420,7 @@ class Concat:
         self.cuts = np.cumsum([i.groups for i in spec.sources])
         self.steps = np.arange(1, o.count + 1)
         self.slots = Record(o.count)
-
-    @property
-    def results(self) -> Times:
-        return self.queue.written.times
-
-    def grow(self, frames: int) -> None:
-        self.queue.grow(frames)
-        self.slots.grow(frames)
+        self.records = (self.queue, self.slots)
 
     def solve(self, frame: int) -> bool:
         room, before = self.queue.room(frame), self.slots.last(frame)
@@ -459,15 +437,12 @@ class Concat:
         return self.queue.write(frame, slots + self.latency)
 
 
-class Slice:
+class Slice(FramePart):
     """A slice; see :class:`brambling.hw.slice.Slice`."""
 
     def __init__(self, i: Track, o: Track, spec: SliceSpec) -> None:
         self.i, self.o = i, o
         self.groups, self.passed = spec.i.groups, slice(spec.passed.start, spec.passed.stop)
-
-    def grow(self, frames: int) -> None:
-        pass
 
     def solve(self, frame: int) -> bool:
         offers = self.i.offers[self.i.span(frame)].reshape(-1, self.groups)
