@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
@@ -218,9 +218,10 @@ class Bench:
         self._top = top
         self._progress = progress
         versions = [version(package) for package in ("cocotb", *_packages(simulator))]
-        key = digest(
-            "cocotb", simulator, top, verilog.read_bytes(), Path(__file__).read_bytes(), *versions
-        )
+        # What is built finds cocotb's libraries where they are now.
+        place = str(distribution("cocotb").locate_file(""))
+        sources = verilog.read_bytes(), Path(__file__).read_bytes()
+        key = digest("cocotb", simulator, top, *sources, *versions, place)
 
         def make(folder: Path) -> None:
             progress(f"build {self._what}", 0, 1)

@@ -4,6 +4,8 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from brambling.hw.accelerator import Accelerator, edges, pipeline
 from brambling.hw.verilog import to_verilog
 from brambling.network import Dense, Flatten, Network
 from brambling.sim import cocotb_runner
+from brambling.sim.cocotb_runner import Bench
 from brambling.sim.verify import verify
 
 ROWS = [(3, 3, 0, 5), (2, 7, 3, 2), (1, 5, 0, 2), (1, 1, 0, 1)]
@@ -116,6 +119,23 @@ def test_a_missing_simulator_is_one_line(network, hand_plan, images, monkeypatch
     message = r"no make on PATH: install a C\+\+ compiler and make, or use --simulator icarus"
     with pytest.raises(ToolProblem, match=f"^{message}$"):
         verify(network, plan, images, simulator="verilator")
+
+
+def test_what_is_built_is_for_one_installation_of_cocotb(simulator, tmp_path, monkeypatch):
+    """It finds cocotb's libraries by their path, which a second environment has not."""
+    keys = []
+
+    def noted(key, make):
+        keys.append(key)
+        return tmp_path
+
+    monkeypatch.setattr(cocotb_runner, "cached", noted)
+    (tmp_path / "top.v").write_text("module top; endmodule\n")
+    for place in ("here", "there", "here"):
+        found = SimpleNamespace(locate_file=lambda path, place=place: Path(place))
+        monkeypatch.setattr(cocotb_runner, "distribution", lambda name, found=found: found)
+        Bench(simulator, tmp_path / "top.v", "top", lambda *args: None)
+    assert keys[0] == keys[2] != keys[1]
 
 
 def test_an_unknown_simulator_is_refused(network, hand_plan, images):
