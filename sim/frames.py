@@ -11,12 +11,10 @@ faster than beat by beat for large frames; but where beats of two components wai
 turn, each of them takes a sweep, and where they wait for each other for good there is no end.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brambling.hw.accelerator import Node
 from brambling.hw.fork import ForkSpec
@@ -26,162 +24,29 @@ from brambling.hw.slice import SliceSpec
 from brambling.hw.width import WidthAdapterSpec
 from brambling.hw.window import WindowFeedSpec
 from brambling.sim.processes import dependences
+from brambling.sim.tracks import (
+    NEVER,
+    FramePart,
+    Queue,
+    Queued,
+    Record,
+    Times,
+    Track,
+    after,
+    chain,
+    shifted,
+)
 from brambling.sim.wiring import Wiring
 from brambling.timing import Timing
 
-__all__ = ["FrameModel", "FramePart", "Track", "Unsettled"]
+__all__ = ["FrameModel", "Unsettled"]
 
-Times = NDArray[np.int64]
-NEVER = -1  #: Of a component that has done nothing yet.
 SWEEPS = 32  #: After which beat by beat is faster, or the beats wait for each other for good.
 LONG_AGO = -(1 << 60)  #: Holds up nothing.
 
 
 class Unsettled(Exception):
     """A frame takes more sweeps than it may."""
-
-
-class Track:
-    """The beats of one stream; see :class:`brambling.sim.processes.Wire`.
-
-    Parameters
-    ----------
-    count
-        Beats of a frame.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.offers = self.readies = self.times = np.zeros(0, np.int64)
-        self.changed = [False, False]  #: Whether offers, and readies, are new to the other end.
-
-    def grow(self, frames: int) -> None:
-        """Make room for so many frames."""
-        more = np.zeros(frames * self.count - len(self.times), np.int64)
-        self.offers, self.readies, self.times = (
-            np.concatenate([values, more]) for values in (self.offers, self.readies, self.times)
-        )
-
-    def span(self, frame: int) -> slice:
-        return slice(frame * self.count, (frame + 1) * self.count)
-
-    def offer(self, frame: int, values: Times) -> None:
-        """Say from when each beat of a frame is offered."""
-        span = self.span(frame)
-        if not np.array_equal(self.offers[span], values):
-            self.offers[span] = values
-            self.times[span] = np.maximum(values, self.readies[span])
-            self.changed[0] = True
-
-    def want(self, frame: int, values: Times) -> None:
-        """Say from when each beat of a frame is wanted."""
-        span = self.span(frame)
-        if not np.array_equal(self.readies[span], values):
-            self.readies[span] = values
-            self.times[span] = np.maximum(values, self.offers[span])
-            self.changed[1] = True
-
-
-def chain(bounds: Times, steps: Times, before: int) -> Times:
-    """Events in turn: ``t[n] = max(bounds[n], t[n - 1] + steps[n] - steps[n - 1])``.
-
-    ``steps`` are counted from the last event of the frame before, which was at ``before``.
-    """
-    return steps + np.maximum(np.maximum.accumulate(bounds - steps), before)
-
-
-def shifted(values: Times, first: int) -> Times:
-    """Each event's predecessor; that of the first is ``first``."""
-    return np.concatenate([[first], values[:-1]])
-
-
-def after(values: Times, span: slice, lag: int) -> Times:
-    """Cycle after each of ``values``, ``lag`` places before those of ``span``; 0 for what is not.
-
-    A place that is freed is there in the cycle after (:attr:`Timing.CREDIT`).
-    """
-    missing = min(max(lag - span.start, 0), span.stop - span.start)
-    known = values[max(span.start - lag, 0) : max(span.stop - lag, 0)]
-    return np.concatenate([np.zeros(missing, np.int64), known + Timing.CREDIT])
-
-
-class Record:
-    """Times of events that belong to no stream, by frame."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.times = np.zeros(0, np.int64)
-
-    def grow(self, frames: int) -> None:
-        more = np.zeros(frames * self.count - len(self.times), np.int64)
-        self.times = np.concatenate([self.times, more])
-
-    def span(self, frame: int) -> slice:
-        return slice(frame * self.count, (frame + 1) * self.count)
-
-    def put(self, frame: int, values: Times) -> bool:
-        """Note the times of a frame; say whether they are new."""
-        new = not np.array_equal(self.times[self.span(frame)], values)
-        self.times[self.span(frame)] = values
-        return new
-
-    def last(self, frame: int) -> int:
-        """Time of the last event before that frame."""
-        return int(self.times[frame * self.count - 1]) if frame else NEVER
-
-
-class Queue:
-    """A memory whose writer makes sure of room, and a register at its output."""
-
-    def __init__(self, o: Track, depth: int) -> None:
-        self.o, self.depth = o, depth
-        self.written, self.read, self.given = (Record(o.count) for _ in range(3))
-        self.steps = np.arange(1, o.count + 1)
-
-    def grow(self, frames: int) -> None:
-        """Make room for so many frames."""
-        for record in (self.written, self.read, self.given):
-            record.grow(frames)
-
-    def room(self, frame: int) -> Times:
-        """Return the first cycle with room for each result of a frame."""
-        return after(self.given.times, self.given.span(frame), self.depth)
-
-    def write(self, frame: int, written: Times) -> bool:
-        """Write the results of a frame; say whether there is other room for them now."""
-        self.written.put(frame, written)
-        before, wanted = self.given.last(frame), self.o.readies[self.o.span(frame)]
-        given = chain(np.maximum(written + 2, wanted), self.steps, before)
-        read = np.maximum(written + 1, shifted(given, before))
-        self.o.offer(frame, read + 1)
-        self.read.put(frame, read)
-        return self.given.put(frame, given) and self.depth < self.o.count
-
-
-class FramePart(ABC):
-    """A component of the model; what it must remember of each frame is in ``records``."""
-
-    records: Sequence[Record | Queue] = ()
-
-    def grow(self, frames: int) -> None:
-        """Make room for so many frames."""
-        for record in self.records:
-            record.grow(frames)
-
-    @abstractmethod
-    def solve(self, frame: int) -> bool:
-        """Compute the times of a frame; say whether they must be computed again from these."""
-
-
-class Queued(FramePart):
-    """A component that ends in a queue."""
-
-    queue: Queue
-
-    @property
-    def results(self) -> Times:
-        """Cycles in which results are written into the queue."""
-        return self.queue.written.times
 
 
 class Source(FramePart):
@@ -193,7 +58,7 @@ class Source(FramePart):
         self.records = (self.moved,)
 
     def solve(self, frame: int) -> bool:
-        before, wanted = self.moved.last(frame), self.o.readies[self.o.span(frame)]
+        before, wanted = self.moved.last(frame), self.o.readies(frame)
         if self.allowed is None:
             moved = chain(wanted, np.arange(1, len(wanted) + 1), before)
             self.o.offer(frame, shifted(moved, before) + 1)
@@ -216,7 +81,7 @@ class Sink(FramePart):
         self.i = i
 
     def solve(self, frame: int) -> bool:
-        self.i.want(frame, self.i.offers[self.i.span(frame)])
+        self.i.want(frame, self.i.offers(frame))
         return False
 
 
@@ -238,13 +103,11 @@ class Fifo(FramePart):
         return self.queue.read.times
 
     def solve(self, frame: int) -> bool:
-        span, before = self.i.span(frame), self.queue.written.last(frame)
-        room = after(self.reads, span, self.capacity)
-        taken = chain(np.maximum(self.i.offers[span], room), self.steps, before)
+        read, before = self.queue.read, self.queue.written.last(frame)
+        room = after(read.times, read.span(frame), self.capacity)
+        taken = chain(np.maximum(self.i.offers(frame), room), self.steps, before)
         self.i.want(frame, np.maximum(shifted(taken, before) + 1, room))
-        again = self.queue.read.times[span].copy()
-        self.queue.write(frame, taken)
-        return self.capacity < self.i.count and not np.array_equal(again, self.reads[span])
+        return self.queue.write(frame, taken)
 
 
 class Engine(Queued):
@@ -264,7 +127,7 @@ class Engine(Queued):
         beats, folds, vectors = self.timing.beats, self.timing.folds, self.vectors
         room = self.queue.room(frame).reshape(vectors, folds)
         bounds = np.empty((vectors, beats + folds - 1), np.int64)
-        bounds[:, :beats] = self.i.offers[self.i.span(frame)].reshape(vectors, beats)
+        bounds[:, :beats] = self.i.offers(frame).reshape(vectors, beats)
         np.maximum(bounds[:, beats - 1], room[:, 0], out=bounds[:, beats - 1])
         bounds[:, beats:] = room[:, 1:]
         before = self.slots.last(frame)
@@ -295,15 +158,14 @@ class Window(Queued):
         self.freed = back * feed.rows + np.asarray(feed.down.finished)[line] - 1
 
     def solve(self, frame: int) -> bool:
-        feed, span = self.feed, self.i.span(frame)
-        rows = feed.i.rows
+        feed, rows = self.feed, self.feed.i.rows
         freed = frame * feed.rows + self.freed
         free = np.where(freed < 0, 0, self.ends.times[np.maximum(freed, 0)] + feed.RELEASE)
         wanted = np.zeros((rows, self.i.count // rows), np.int64)
         wanted[:, 0] = free
         self.i.want(frame, wanted.reshape(-1))
         # A source offers no beat before the one ahead of it has moved.
-        written = chain(self.i.times[span], self.beats, NEVER)
+        written = chain(self.i.moved.of(frame), self.beats, NEVER)
         bounds = self.queue.room(frame).reshape(len(self.needs), self.runs)
         first = bounds[:, 0]
         np.maximum(first, written[self.needs] + feed.beats, out=first)
@@ -345,8 +207,8 @@ class Adapter(FramePart):
         return order + [(False, beat) for beat in range(taken, self.inputs)]
 
     def solve(self, frame: int) -> bool:
-        offers = self.i.offers[self.i.span(frame)].reshape(self.pixels, self.inputs).T
-        wanted = self.o.readies[self.o.span(frame)].reshape(self.pixels, self.outputs).T
+        offers = self.i.offers(frame).reshape(self.pixels, self.inputs).T
+        wanted = self.o.readies(frame).reshape(self.pixels, self.outputs).T
         before = self.last.last(frame)
         taken, given = self.move(offers, wanted, np.full((1, self.pixels), LONG_AGO))
         last = chain(given[-1], self.steps, before)
@@ -387,8 +249,7 @@ class Fork(FramePart):
         self.i, self.outs = i, outs
 
     def solve(self, frame: int) -> bool:
-        span = self.i.span(frame)
-        offers, readies = self.i.offers[span], [o.readies[span] for o in self.outs]
+        offers, readies = self.i.offers(frame), [o.readies(frame) for o in self.outs]
         for n, o in enumerate(self.outs):
             o.offer(frame, np.maximum.reduce([offers, *readies[:n], *readies[n + 1 :]]))
         self.i.want(frame, np.maximum.reduce(readies))
@@ -405,7 +266,7 @@ class Add(Queued):
 
     def solve(self, frame: int) -> bool:
         room = self.queue.room(frame)
-        offers = [source.offers[source.span(frame)] for source in self.sources]
+        offers = [source.offers(frame) for source in self.sources]
         for n, source in enumerate(self.sources):
             source.want(frame, np.maximum.reduce([room, *offers[:n], *offers[n + 1 :]]))
         return self.queue.write(frame, np.maximum.reduce([room, *offers]) + self.latency)
@@ -425,7 +286,7 @@ class Concat(Queued):
     def solve(self, frame: int) -> bool:
         room, before = self.queue.room(frame), self.slots.last(frame)
         pixels = len(room) // int(self.cuts[-1])
-        parts = [source.offers[source.span(frame)].reshape(pixels, -1) for source in self.sources]
+        parts = [source.offers(frame).reshape(pixels, -1) for source in self.sources]
         offers = np.concatenate(parts, axis=1).reshape(-1)
         slots = chain(np.maximum(offers, room), self.steps, before)
         self.slots.put(frame, slots)
@@ -445,10 +306,10 @@ class Slice(FramePart):
         self.groups, self.passed = spec.i.groups, slice(spec.passed.start, spec.passed.stop)
 
     def solve(self, frame: int) -> bool:
-        offers = self.i.offers[self.i.span(frame)].reshape(-1, self.groups)
+        offers = self.i.offers(frame).reshape(-1, self.groups)
         self.o.offer(frame, offers[:, self.passed].reshape(-1))
         readies = np.zeros_like(offers)
-        wanted = self.o.readies[self.o.span(frame)]
+        wanted = self.o.readies(frame)
         readies[:, self.passed] = wanted.reshape(len(offers), -1)
         self.i.want(frame, readies.reshape(-1))
         return False

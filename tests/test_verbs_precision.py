@@ -99,7 +99,7 @@ def mine(path, tmp_path, monkeypatch):
 
 
 def test_network_of_ones_own(mine, capsys):
-    argv = ["precision", "mine_of_mine:Net", "--weights", str(mine), "--dataset", "mnist", "--json"]
+    argv = ["precision", "mine_of_mine:Net", "--weights", str(mine), "--dataset", "MNIST", "--json"]
     assert main(argv) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["model"], found["dataset"], found["images"]) == ("Net", "MNIST", 20)
@@ -110,12 +110,12 @@ def test_network_of_ones_own(mine, capsys):
 @pytest.mark.parametrize(
     ("name", "dataset", "message"),
     [
-        ("no_such_module:Net", "mnist", "cannot be called (ModuleNotFoundError: No module named"),
-        ("mine_of_mine:Nothing", "mnist", "cannot be called (AttributeError: "),
-        ("mine_of_mine:broken", "mnist", "cannot be called (ValueError: first)"),
-        ("mine_of_mine:three", "mnist", "must return a torch.nn.Module, not int"),
-        ("mine_of_mine:Net", "cifar10", "fails on pixels (2, 3, 32, 32) (RuntimeError: "),
-        ("torch.nn:Flatten", "mnist", "tensor conv.bias must be absent for torch.nn:Flatten, not"),
+        ("no_such_module:Net", "MNIST", "cannot be called (ModuleNotFoundError: No module named"),
+        ("mine_of_mine:Nothing", "MNIST", "cannot be called (AttributeError: "),
+        ("mine_of_mine:broken", "MNIST", "cannot be called (ValueError: first)"),
+        ("mine_of_mine:three", "MNIST", "must return a torch.nn.Module, not int"),
+        ("mine_of_mine:Net", "CIFAR-10", "fails on pixels (2, 3, 32, 32) (RuntimeError: "),
+        ("torch.nn:Flatten", "MNIST", "tensor conv.bias must be absent for torch.nn:Flatten, not"),
     ],
 )
 def test_network_of_ones_own_that_does_not_work(mine, capsys, name, dataset, message):
@@ -128,7 +128,7 @@ def test_network_of_ones_own_that_does_not_work(mine, capsys, name, dataset, mes
 def test_a_network_of_ones_own_needs_weights_and_images(path, capsys):
     for argv, message in (
         (["mine:Net"], "mine:Net: a model of yours needs --weights and --dataset"),
-        ([str(path), "--dataset", "mnist"], f"{path}: --weights and --dataset go with a package"),
+        ([str(path), "--dataset", "MNIST"], f"{path}: --weights and --dataset go with a package"),
     ):
         assert main(["precision", *argv]) == 2
         assert message in capsys.readouterr().err

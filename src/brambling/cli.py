@@ -214,7 +214,7 @@ def train_verb(args: argparse.Namespace) -> int:
     }
     if args.seed is not None:
         options["seed"] = args.seed
-    if args.start is not None and (args.recipe not in train_cnn.RECIPES):
+    if args.start is not None and args.recipe not in train_cnn.RECIPES:
         raise ConfigError(
             f"{args.recipe}: --from is for convolutional recipes of one bit, such as cifar10-cnv"
         )

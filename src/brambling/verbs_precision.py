@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "precision_verb"]
 
 FLOATS = zoo.FOLDER / "float"
-DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 IMAGES = 2000  #: Test images, where not all are asked for.
 CALIBRATION = 256
 
@@ -38,9 +37,7 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--weights", type=Path, metavar="FILE", help="of yours: its state_dict, as .safetensors"
     )
-    verb.add_argument(
-        "--dataset", choices=("mnist", "cifar10"), help="of yours: what it was trained on"
-    )
+    verb.add_argument("--dataset", choices=zoo.DATASETS, help="of yours: what it was trained on")
     verb.add_argument(
         "--data",
         type=Path,
@@ -100,7 +97,7 @@ def precision_verb(args: argparse.Namespace) -> int:
         if args.weights is None or args.dataset is None:
             raise ConfigError(f"{args.model}: a model of yours needs --weights and --dataset")
         sys.path.insert(0, str(Path.cwd()))
-        loaded = build_float(args.model, args.weights, DATASETS[args.dataset])
+        loaded = build_float(args.model, args.weights, args.dataset)
     elif args.weights is not None or args.dataset is not None:
         raise ConfigError(
             f"{args.model}: --weights and --dataset go with a package.module:function of yours"
