@@ -12,6 +12,8 @@ turn, each of them takes a sweep, and where they wait for each other for good th
 """
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -58,7 +60,7 @@ class Source(FramePart):
         self.records = (self.moved,)
 
     def solve(self, frame: int) -> bool:
-        before, wanted = self.moved.last(frame), self.o.readies(frame)
+        before, wanted = self.moved.last(frame), self.o.readies
         if self.allowed is None:
             moved = chain(wanted, np.arange(1, len(wanted) + 1), before)
             self.o.offer(frame, shifted(moved, before) + 1)
@@ -81,7 +83,7 @@ class Sink(FramePart):
         self.i = i
 
     def solve(self, frame: int) -> bool:
-        self.i.want(frame, self.i.offers(frame))
+        self.i.want(frame, self.i.offers)
         return False
 
 
@@ -105,7 +107,7 @@ class Fifo(FramePart):
     def solve(self, frame: int) -> bool:
         read, before = self.queue.read, self.queue.written.last(frame)
         room = after(read.times, read.span(frame), self.capacity)
-        taken = chain(np.maximum(self.i.offers(frame), room), self.steps, before)
+        taken = chain(np.maximum(self.i.offers, room), self.steps, before)
         self.i.want(frame, np.maximum(shifted(taken, before) + 1, room))
         return self.queue.write(frame, taken)
 
@@ -127,7 +129,7 @@ class Engine(Queued):
         beats, folds, vectors = self.timing.beats, self.timing.folds, self.vectors
         room = self.queue.room(frame).reshape(vectors, folds)
         bounds = np.empty((vectors, beats + folds - 1), np.int64)
-        bounds[:, :beats] = self.i.offers(frame).reshape(vectors, beats)
+        bounds[:, :beats] = self.i.offers.reshape(vectors, beats)
         np.maximum(bounds[:, beats - 1], room[:, 0], out=bounds[:, beats - 1])
         bounds[:, beats:] = room[:, 1:]
         before = self.slots.last(frame)
@@ -186,8 +188,8 @@ class Adapter(FramePart):
     def __init__(self, i: Track, o: Track, spec: WidthAdapterSpec) -> None:
         self.i, self.o = i, o
         self.inputs, self.outputs = spec.i.groups, spec.o.groups
-        self.needed_outputs, self.needed_input = dependences(spec)
-        self.order = self._order()
+        self.needed_outputs, self.needed_input = map(np.array, dependences(spec))
+        self.runs = self._runs()
         self.pixels = i.count // self.inputs
         self.last = Record(self.pixels)
         self.records = (self.last,)
@@ -196,19 +198,20 @@ class Adapter(FramePart):
         self.distance = self.move(free, free, np.zeros((1, 1), np.int64))
         self.steps = int(self.distance[1][-1, 0]) * np.arange(1, self.pixels + 1)
 
-    def _order(self) -> list[tuple[bool, int]]:
-        """Beats of a pixel, each behind what it waits for: whether it is an output, its number."""
-        order, taken = [], 0
-        for beat in range(self.outputs):
-            while taken <= self.needed_input[beat]:
-                order.append((False, taken))
-                taken += 1
-            order.append((True, beat))
-        return order + [(False, beat) for beat in range(taken, self.inputs)]
+    def _runs(self) -> list[tuple[bool, slice]]:
+        """Beats of a pixel, each behind what it waits for: whether outputs, and which."""
+        order = []
+        taken = 0
+        for beat, needed in enumerate(self.needed_input):
+            order += [(False, n) for n in range(taken, needed + 1)] + [(True, beat)]
+            taken = max(taken, needed + 1)
+        order += [(False, n) for n in range(taken, self.inputs)]
+        runs = [(output, [n for _, n in run]) for output, run in groupby(order, itemgetter(0))]
+        return [(output, slice(run[0], run[-1] + 1)) for output, run in runs]
 
     def solve(self, frame: int) -> bool:
-        offers = self.i.offers(frame).reshape(self.pixels, self.inputs).T
-        wanted = self.o.readies(frame).reshape(self.pixels, self.outputs).T
+        offers = np.ascontiguousarray(self.i.offers.reshape(self.pixels, self.inputs).T)
+        wanted = np.ascontiguousarray(self.o.readies.reshape(self.pixels, self.outputs).T)
         before = self.last.last(frame)
         taken, given = self.move(offers, wanted, np.full((1, self.pixels), LONG_AGO))
         last = chain(given[-1], self.steps, before)
@@ -226,20 +229,23 @@ class Adapter(FramePart):
 
     def move(self, offers: Times, wanted: Times, before: Times) -> tuple[Times, Times]:
         """Return when the beats of each pixel move, ``(beats, pixels)``: inputs, and outputs."""
-        shape = before.shape[1]
-        taken = np.empty((self.inputs, shape), np.int64)
-        places = np.empty((1 + self.outputs, shape), np.int64)
-        places[0] = before
-        for output, beat in self.order:
+        pixels = before.shape[1]
+        places = np.empty((1 + self.outputs, pixels), np.int64)
+        taken = np.empty((1 + self.inputs, pixels), np.int64)  # Each behind that ahead of it.
+        places[0], taken[0] = before, LONG_AGO
+        for output, run in self.runs:
             if output:
-                at = np.maximum(taken[self.needed_input[beat]], places[beat], out=places[beat + 1])
-                at += 1
-                np.maximum(at, wanted[beat], out=at)
+                moved, bounds = places, taken[1:][self.needed_input[run]] + 1
+                np.maximum(bounds, wanted[run], out=bounds)
             else:
-                at = np.maximum(places[self.needed_outputs[beat]], offers[beat], out=taken[beat])
-                if beat:
-                    np.maximum(at, taken[beat - 1] + 1, out=at)
-        return taken, places[1:]
+                moved, bounds = taken, places[self.needed_outputs[run]]
+                np.maximum(bounds, offers[run], out=bounds)
+            if len(bounds) == 1:  # So are most where one is wide; a chain would take twice as long.
+                np.maximum(bounds[0], moved[run.start] + 1, out=moved[run.stop])
+                continue
+            steps = np.arange(1, len(bounds) + 1)[:, None]
+            moved[run.start + 1 : run.stop + 1] = chain(bounds, steps, moved[run.start])
+        return taken[1:], places[1:]
 
 
 class Fork(FramePart):
@@ -249,7 +255,7 @@ class Fork(FramePart):
         self.i, self.outs = i, outs
 
     def solve(self, frame: int) -> bool:
-        offers, readies = self.i.offers(frame), [o.readies(frame) for o in self.outs]
+        offers, readies = self.i.offers, [o.readies for o in self.outs]
         for n, o in enumerate(self.outs):
             o.offer(frame, np.maximum.reduce([offers, *readies[:n], *readies[n + 1 :]]))
         self.i.want(frame, np.maximum.reduce(readies))
@@ -266,7 +272,7 @@ class Add(Queued):
 
     def solve(self, frame: int) -> bool:
         room = self.queue.room(frame)
-        offers = [source.offers(frame) for source in self.sources]
+        offers = [source.offers for source in self.sources]
         for n, source in enumerate(self.sources):
             source.want(frame, np.maximum.reduce([room, *offers[:n], *offers[n + 1 :]]))
         return self.queue.write(frame, np.maximum.reduce([room, *offers]) + self.latency)
@@ -286,7 +292,7 @@ class Concat(Queued):
     def solve(self, frame: int) -> bool:
         room, before = self.queue.room(frame), self.slots.last(frame)
         pixels = len(room) // int(self.cuts[-1])
-        parts = [source.offers(frame).reshape(pixels, -1) for source in self.sources]
+        parts = [source.offers.reshape(pixels, -1) for source in self.sources]
         offers = np.concatenate(parts, axis=1).reshape(-1)
         slots = chain(np.maximum(offers, room), self.steps, before)
         self.slots.put(frame, slots)
@@ -306,10 +312,10 @@ class Slice(FramePart):
         self.groups, self.passed = spec.i.groups, slice(spec.passed.start, spec.passed.stop)
 
     def solve(self, frame: int) -> bool:
-        offers = self.i.offers(frame).reshape(-1, self.groups)
+        offers = self.i.offers.reshape(-1, self.groups)
         self.o.offer(frame, offers[:, self.passed].reshape(-1))
         readies = np.zeros_like(offers)
-        wanted = self.o.readies(frame)
+        wanted = self.o.readies
         readies[:, self.passed] = wanted.reshape(len(offers), -1)
         self.i.want(frame, readies.reshape(-1))
         return False
@@ -381,6 +387,8 @@ class FrameModel(Wiring[Track, FramePart]):
 
     def _solve(self) -> None:
         """Iterate the next frame until nothing changes, forth and back along the stream."""
+        for track in self.tracks:
+            track.begin()
         again = [True] * len(self.parts)
         order = list(range(len(self.parts)))
         for _ in range(self.sweeps):

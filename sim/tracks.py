@@ -1,7 +1,7 @@
 """What the cycle model by frame is built of; see :mod:`brambling.sim.frames`.
 
-Streams and records hold the times of all frames, each frame after the other; a component reads and
-writes those of one frame.
+Records hold the times of all frames, each frame after the other; a component computes those of one
+frame at a time.
 """
 
 from abc import ABC, abstractmethod
@@ -18,10 +18,10 @@ Times = NDArray[np.int64]
 NEVER = -1  #: Of a component that has done nothing yet.
 
 
-def chain(bounds: Times, steps: Times, before: int) -> Times:
+def chain(bounds: Times, steps: Times, before: int | Times) -> Times:
     """Events in turn: ``t[n] = max(bounds[n], t[n - 1] + steps[n] - steps[n - 1])``.
 
-    ``steps`` are counted from the last event of the frame before, which was at ``before``.
+    ``steps`` are counted from an event ahead of all, which was at ``before``. Along the first axis.
     """
     return steps + np.maximum(np.maximum.accumulate(bounds - steps), before)
 
@@ -82,10 +82,14 @@ class Track:
     """
 
     def __init__(self, count: int) -> None:
-        self.count = count
-        self.said = Record(count), Record(count)  #: From when beats are offered, and wanted.
         self.moved = Record(count)
+        self.offers = np.zeros(count, np.int64)  #: From when each beat of this frame is offered,
+        self.readies = np.zeros(count, np.int64)  #: and from when it is wanted.
         self.changed = [False, False]  #: Whether either is new to the other end.
+
+    @property
+    def count(self) -> int:
+        return self.moved.count
 
     @property
     def times(self) -> Times:
@@ -94,28 +98,25 @@ class Track:
 
     def grow(self, frames: int) -> None:
         """Make room for so many frames."""
-        for record in (*self.said, self.moved):
-            record.grow(frames)
+        self.moved.grow(frames)
 
-    def offers(self, frame: int) -> Times:
-        """Return from when each beat of a frame is offered."""
-        return self.said[0].of(frame)
-
-    def readies(self, frame: int) -> Times:
-        """Return from when each beat of a frame is wanted."""
-        return self.said[1].of(frame)
+    def begin(self) -> None:
+        """Begin another frame, of which nothing is known."""
+        self.offers.fill(0)
+        self.readies.fill(0)
 
     def offer(self, frame: int, values: Times) -> None:
-        """Say from when each beat of a frame is offered."""
-        self._say(0, frame, values)
+        """Say from when each beat of this frame is offered."""
+        self._say(0, self.offers, frame, values)
 
     def want(self, frame: int, values: Times) -> None:
-        """Say from when each beat of a frame is wanted."""
-        self._say(1, frame, values)
+        """Say from when each beat of this frame is wanted."""
+        self._say(1, self.readies, frame, values)
 
-    def _say(self, side: int, frame: int, values: Times) -> None:
-        if self.said[side].put(frame, values):
-            self.moved.put(frame, np.maximum(values, self.said[1 - side].of(frame)))
+    def _say(self, side: int, said: Times, frame: int, values: Times) -> None:
+        if not np.array_equal(said, values):
+            said[:] = values
+            self.moved.put(frame, np.maximum(self.offers, self.readies))
             self.changed[side] = True
 
 
@@ -139,7 +140,7 @@ class Queue:
     def write(self, frame: int, written: Times) -> bool:
         """Write the results of a frame; say whether there may be other room for them now."""
         self.written.put(frame, written)
-        before, wanted = self.given.last(frame), self.o.readies(frame)
+        before, wanted = self.given.last(frame), self.o.readies
         given = chain(np.maximum(written + 2, wanted), self.steps, before)
         read = np.maximum(written + 1, shifted(given, before))
         self.o.offer(frame, read + 1)
