@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from brambling.errors import ConfigError, Mismatch
 from brambling.network import Network
-from brambling.quant.export import ROUNDINGS
 from brambling.quant.graph import Graph
 from brambling.quant.layers import PixelInput, QuantActivation, QuantConv2d, QuantLinear
 from brambling.quant.models import Scale
+from brambling.quant.norms import ROUNDINGS
 from brambling.quant.values import Value
 
 __all__ = ["GraphReport", "check_graph"]

@@ -5,12 +5,11 @@ Batch-norm, its gain and bias, and the sign that follows become one integer leve
 ``gain * (x - mean) / sqrt(variance) + bias >= 0`` is decided for an integer ``x`` without rounding.
 """
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import isfinite, isqrt
-from typing import Any, Self
+from math import isfinite
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,80 +20,34 @@ from brambling.errors import ConfigError, Mismatch
 from brambling.network import INPUT, ArgMax, Dense, Layer, Network, Tensor, Thresholds
 from brambling.quant.formats import Bipolar, Fixed
 from brambling.quant.layers import INK, BipolarLinear, BipolarMLP, sign
+from brambling.quant.values import Norm
 
-__all__ = ["ExportReport", "Norm", "check_export", "evaluate", "export", "fold_falling"]
-
-ULP = Fraction(1, 1 << 24)  #: Largest relative error of one operation in float32.
-ROUNDINGS = 8  #: No term of float32 batch-norm goes through more.
+__all__ = ["ExportReport", "check_export", "evaluate", "export", "fold_falling", "norms_of"]
 
 Edges = Mapping[str, NDArray[Any]]  #: Values of a network, ``(n, *shape)``, by edge.
 
 
-@dataclass(frozen=True)
-class Norm:
-    """Batch-norm of one channel in evaluation, exactly. ``variance`` has epsilon added."""
-
-    gain: Fraction
-    bias: Fraction
-    mean: Fraction
-    variance: Fraction
-
-    @classmethod
-    def of(cls, norm: nn.BatchNorm1d | nn.BatchNorm2d, name: str) -> list[Self]:
-        """Channels of a trained layer; ``name`` is for the error where a number is not finite."""
-        parts = {
-            "gain": norm.weight,
-            "bias": norm.bias,
-            "mean": norm.running_mean,
-            "variance": norm.running_var,
-        }
-        numbers: dict[str, list[Fraction]] = {}
-        for key, part in parts.items():
-            assert part is not None  # affine and track_running_stats are BatchNorm1d's defaults
-            values = part.detach().tolist()
-            for channel, value in enumerate(values):
-                if not isfinite(value):
-                    raise ConfigError(
-                        f"{name}: {key} of channel {channel} must be finite, not {value}; "
-                        "train with a lower rate"
-                    )
-            numbers[key] = [Fraction(value) for value in values]
-        numbers["variance"] = [value + Fraction(norm.eps) for value in numbers["variance"]]
-        return [cls(*values) for values in zip(*numbers.values(), strict=True)]
-
-    def fires(self, x: int) -> bool:
-        """Whether ``gain * (x - mean) / sqrt(variance) + bias >= 0``.
-
-        That is ``gain * (x - mean) >= -bias * sqrt(variance)``, and ``a -> a * |a|`` keeps order.
-        """
-        slope = self.gain * (x - self.mean)
-        return slope * abs(slope) + self.bias * abs(self.bias) * self.variance >= 0
-
-    def level(self, reachable: range) -> tuple[int, bool]:
-        """Level over the sums that can occur, in rising order, and whether it is falling.
-
-        Rising: the smallest sum that fires, or one more than the largest. Falling: the largest
-        sum that fires, or one less than the smallest. A channel without gain is constant.
-        """
-        if self.gain < 0:
-            count = bisect_left(reachable, True, key=lambda x: not self.fires(x))
-            return (reachable[count - 1] if count else reachable[0] - 1), True
-        count = bisect_left(reachable, True, key=self.fires)
-        return (reachable[count] if count < len(reachable) else reachable[-1] + 1), False
-
-    def is_tie(self, x: int) -> bool:
-        """Whether the value at ``x`` is so close to zero that float32 may get its sign wrong.
-
-        With ``a = gain / sqrt(variance)``, PyTorch computes ``x*a + (bias - mean*a)``. Each of the
-        three terms goes through at most :data:`ROUNDINGS` roundings (4 in ``a``, then products and
-        sums), so the error is at most ``ROUNDINGS * ULP`` times the sum of their magnitudes. Both
-        sides are multiplied by the root here; it is taken to 64 bits, far below the bound.
-        """
-        top, bottom = self.variance.as_integer_ratio()
-        root = Fraction(isqrt(top * bottom << 128), bottom << 64)
-        value = self.gain * (x - self.mean) + self.bias * root
-        terms = abs(self.gain) * (abs(x) + abs(self.mean)) + abs(self.bias) * root
-        return abs(value) <= ROUNDINGS * ULP * terms
+def norms_of(norm: nn.BatchNorm1d | nn.BatchNorm2d, name: str) -> list[Norm]:
+    """Channels of a trained batch-norm; ``name`` is for the error where a number is not finite."""
+    parts = {
+        "gain": norm.weight,
+        "bias": norm.bias,
+        "mean": norm.running_mean,
+        "variance": norm.running_var,
+    }
+    numbers: dict[str, list[Fraction]] = {}
+    for key, part in parts.items():
+        assert part is not None  # affine and track_running_stats are BatchNorm1d's defaults
+        values = part.detach().tolist()
+        for channel, value in enumerate(values):
+            if not isfinite(value):
+                raise ConfigError(
+                    f"{name}: {key} of channel {channel} must be finite, not {value}; "
+                    "train with a lower rate"
+                )
+        numbers[key] = [Fraction(value) for value in values]
+    numbers["variance"] = [value + Fraction(norm.eps) for value in numbers["variance"]]
+    return [Norm(*values) for values in zip(*numbers.values(), strict=True)]
 
 
 def levels(norms: Sequence[Norm], dense: Dense, x: Tensor) -> tuple[NDArray, NDArray]:
@@ -133,7 +86,7 @@ def export(
             break
         norm = model.norm[index - 1]
         assert isinstance(norm, nn.BatchNorm1d)
-        rows, falling = levels(Norm.of(norm, f"act{index}"), fc, x)
+        rows, falling = levels(norms_of(norm, f"act{index}"), fc, x)
         layers.append(
             Thresholds(
                 name=f"act{index}", inputs=(fc.name,), levels=rows, falling=falling, fmt=Bipolar()
@@ -307,7 +260,7 @@ def find_ties(
 ) -> NDArray[np.bool_]:
     """Where the float model's bits differ; each is proved to be a tie, ``(n, channels)``."""
     differ = sign(norm(sums)).numpy() != bits
-    exact = Norm.of(norm, name)
+    exact = norms_of(norm, name)
     for image, channel in np.argwhere(differ):
         x = int(sums[image, channel])
         if not exact[channel].is_tie(x):

@@ -29,12 +29,14 @@ from brambling.errors import ConfigError
 from brambling.layers.elementwise import TABLE_BITS
 from brambling.network import Layer, Requantise, Table, Tensor, Thresholds
 from brambling.quant.formats import Bipolar, Format
-from brambling.quant.values import snapped
+from brambling.quant.norms import snapped
+from brambling.quant.rounding import rounded as nearest
 
 __all__ = ["Steps", "cost", "requantise_levels", "shifted", "smallest"]
 
 MEMORY = 64  #: Bits in a LUT.
 SHIFTS = range(41)  #: Tried, smallest first.
+LARGEST = 1 << SHIFTS[-1]  #: Power of two by which a shift divides.
 NEAR = (0, 1, -1, 2, -2, 3)  #: Multipliers tried, around the slope.
 
 
@@ -116,9 +118,10 @@ def cost(layer: Layer, x: Tensor) -> int:
     return width * multiplier // 2 + bias + 2 * result + ceil(memory / MEMORY)
 
 
-def smallest(name: str, source: str, steps: Steps) -> Layer:
-    """Cheapest layer that is exactly ``steps``, from the edge ``source``."""
-    return min(exact_forms(name, source, steps), key=lambda layer: cost(layer, steps.x))
+def smallest(name: str, source: str, steps: Steps) -> Layer | None:
+    """Cheapest layer that is exactly ``steps``, from the edge ``source``, if there is one."""
+    forms = exact_forms(name, source, steps)
+    return min(forms, key=lambda layer: cost(layer, steps.x), default=None)
 
 
 def exact_forms(name: str, source: str, steps: Steps) -> Iterator[Layer]:
@@ -286,11 +289,15 @@ def shifted(
     lines: Sequence[tuple[Fraction, Fraction]],
     codes: tuple[int, int],
     fmt: Format,
+    rounding: str = "half_up",
+    *,
+    single: bool = True,
 ) -> Requantise | None:
-    """Layer that rounds ``slope * x + offset`` of each channel, halves upwards, without levels.
+    """Layer that rounds ``slope * x + offset`` of each channel, without levels.
 
-    Only where all slopes are the same power of two, so that there is no multiplier. Then it is
-    exact for any offset: of what an integer is added to, the floor is all that counts.
+    Only where every slope is a whole number over a power of two. Then the sum before the shift is
+    exact but for the fraction of an offset, and that matters to halves and whole numbers only.
+    ``None`` where there is no such layer.
 
     Parameters
     ----------
@@ -298,31 +305,61 @@ def shifted(
         Slope and offset of each channel.
     codes
         Smallest and largest result.
+    rounding
+        One of :data:`brambling.quant.rounding.ROUNDINGS`.
+    single
+        Only where all slopes are the same power of two: there is no multiplier then.
     """
-    top, bottom = lines[0][0].as_integer_ratio()
-    alone = all(slope == lines[0][0] for slope, _ in lines)
-    if (
-        not alone
-        or top <= 0
-        or top & (top - 1)
-        or bottom & (bottom - 1)
-        or bottom > 1 << SHIFTS[-1]
-    ):
+    slopes = [slope for slope, _ in lines]
+    bottom = max(slope.denominator for slope in slopes)
+    if any(d & (d - 1) for d in {slope.denominator for slope in slopes}) or bottom > LARGEST:
         return None
-    half = Fraction(1, 2) if bottom == 1 else 0  # A shift by 0 does not round.
-    bias = np.array([floor(offset * bottom + half) for _, offset in lines])
-    (bias,) = alike(bias)
+    top = [int(slope * bottom) for slope in slopes]
+    power = top[0] > 0 and not top[0] & (top[0] - 1)
+    if single and not (power and all(slope == slopes[0] for slope in slopes)):
+        return None
+    found = biases([offset * bottom for _, offset in lines], bottom, rounding)
+    if found is None:
+        return None
+    numbers, kind = found
+    (multiplier,), (bias,) = alike(np.array(top)), alike(np.array(numbers))
     low, high = codes
     return Requantise(
         name=name,
         inputs=(source,),
         fmt=fmt,
-        multiplier=np.array([top]),
+        multiplier=multiplier,
         bias=bias,
         shift=bottom.bit_length() - 1,
         low=None if low == fmt.min else low,
         high=None if high == fmt.max else high,
+        rounding=kind,
     )
+
+
+def biases(offsets: Sequence[Fraction], bottom: int, rounding: str) -> tuple[list[int], str] | None:
+    """Integers that stand for the offsets in a sum that is divided by ``bottom``, and its rounding.
+
+    ``None`` where a fraction would decide, or the layer has no such rounding.
+    """
+    whole = [offset.denominator == 1 for offset in offsets]
+    if bottom == 1:
+        if not all(whole):
+            halves = any(offset.denominator == 2 for offset in offsets)
+            symmetric = rounding in {"away", "zero"}
+            if symmetric or (halves and rounding not in {"half_up", "floor", "ceil"}):
+                return None
+        return [nearest(offset, rounding) for offset in offsets], "half_up"
+    match rounding:
+        case "half_up" | "floor":
+            return [floor(offset) for offset in offsets], rounding
+        case "ceil":
+            return [ceil(offset) + bottom - 1 for offset in offsets], "floor"
+        case "half_even" | "half_away" | "half_zero" if not any(whole):
+            return [floor(offset) for offset in offsets], "half_up"
+        case "half_even" | "half_away" if all(whole):
+            return [int(offset) for offset in offsets], rounding
+    return None
 
 
 # Table --------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from math import lcm, prod
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from brambling.layers.structure import Join
 from brambling.network import (
@@ -21,10 +20,10 @@ from brambling.network import (
     Tensor,
     Upsample,
 )
-from brambling.quant.export import Norm
 from brambling.quant.formats import Fixed
-from brambling.quant.lowering import Builder, alike, pair, unsupported
-from brambling.quant.values import Value, linear
+from brambling.quant.lowering import Builder, alike, unit_of, unsupported
+from brambling.quant.norms import Norm, linear
+from brambling.quant.values import Value
 
 __all__ = ["add", "average", "concat", "cut", "end", "flatten", "maximum", "repeat"]
 
@@ -34,27 +33,30 @@ WIDE = Fixed(62)  #: Sums before the arg-max must be of this format.
 # Images -------------------------------------------------------------------------------------------
 
 
-def maximum(builder: Builder, module: nn.MaxPool2d, x: Value, what: str) -> Value:
-    """Largest integer of a window: that of the largest value, where no channel is falling."""
-    for attribute, plain in (("dilation", 1), ("ceil_mode", False), ("return_indices", False)):
-        value = getattr(module, attribute)
-        if pair(value) != pair(plain):
-            raise unsupported(what, attribute, value, f"use {plain}")
+def maximum(
+    builder: Builder,
+    x: Value,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    what: str,
+) -> Value:
+    """Largest integer of a window: that of the largest value, once no channel is falling."""
     if x.curve:
-        raise unsupported(what, "input", "unquantised", "put a QuantActivation before it")
+        raise unsupported(what, "input", "unquantised", builder.remedy)
     x = builder.turned(x)
-    if any(norm.gain < 0 for norm in x.norms):
-        raise unsupported(
-            what, "input", "falling where its integers rise", "put it behind the QuantActivation"
-        )
-    down, across = pair(module.padding)
+    falling = x.falling()
+    if falling.any():
+        turned = x.negated(falling)
+        integers = builder.requantised(x, np.where(falling, -1, 1).tolist())
+        x = replace(integers, norms=turned.norms)
     layer = Pool(
         name=builder.name("pool"),
         inputs=(x.edge,),
         kind="max",
-        kernel=pair(module.kernel_size),
-        stride=pair(module.stride),
-        padding=(down, down, across, across),
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
     )
     return replace(x, edge=layer.name, tensor=builder.add(layer), alone=False)
 
@@ -65,23 +67,36 @@ def average(
     kernel: tuple[int, int] | None,
     stride: tuple[int, int] | None,
     what: str,
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> Value:
-    """Average of a window, ``None`` for the whole image: a sum; division is only its meaning."""
-    if x.curve or x.bends:
-        raise unsupported(what, "input", "unquantised", "put a QuantActivation before it")
+    """Average of a window, ``None`` for the whole image: a sum; division is only its meaning.
+
+    Padding counts as zeros.
+    """
+    x = builder.settled(x, what)
+    if any(padding) and any(norm.mean * norm.gain != norm.bias for norm in x.norms):
+        raise unsupported(what, "padding", "with zeros, which are not 0", "use padding 0")
     taps = prod(kernel or x.tensor.shape[:2])
-    kind = "sum" if taps & (taps - 1) else "average"
+    kind = "sum" if taps & (taps - 1) or any(padding) else "average"
     layer = Pool(
-        name=builder.name("pool"), inputs=(x.edge,), kind=kind, kernel=kernel, stride=stride
+        name=builder.name("pool"),
+        inputs=(x.edge,),
+        kind=kind,
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
     )
     norms = tuple(replace(n, gain=n.gain / taps, mean=n.mean * taps) for n in x.norms)
+    low, high = x.low * taps, x.high * taps
+    if any(padding):
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
     return replace(
         x,
         edge=layer.name,
         tensor=builder.add(layer),
         norms=norms,
-        low=x.low * taps,
-        high=x.high * taps,
+        low=low,
+        high=high,
         stride=1,
         alone=False,
     )
@@ -128,31 +143,58 @@ def shifted(x: Value, shift: int) -> Value:
     return replace(x, norms=norms, low=x.low << shift, high=x.high << shift)
 
 
-def aligned(values: Sequence[Value], what: str) -> list[Value]:
-    """Values as a join sees them; refuse what has no integers of its own."""
-    for x in values:
-        if not x.plain:
-            raise unsupported(what, "input", "unquantised", "put a QuantActivation before it")
+def aligned(values: Sequence[Value]) -> list[Value]:
+    """Plain values as a join sees them."""
     shifts = Join.shifts(*(x.tensor for x in values))
     return [shifted(x, shift) for x, shift in zip(values, shifts, strict=True)]
 
 
 def add(builder: Builder, values: Sequence[Value], what: str) -> Value:
-    """Sum; a step of 1 must be worth the same everywhere, once radix points are aligned."""
-    parts = aligned(values, what)
-    layer = Add(name=builder.name("add"), inputs=tuple(x.edge for x in values))
+    """Sum; where a step of 1 is not worth the same everywhere, after multiplying by whole numbers.
+
+    Each scale is a whole number of units, of which the sum then counts: exactly, if in many bits.
+    """
+    settled = [builder.settled(x, what) for x in values]
+    parts = aligned(settled)
+    count = max(len(x.norms) for x in parts)
+    if any(norm.gain != row[0].gain for row in rows_of(parts, count) for norm in row):
+        units = [unit_of([norm.gain for norm in row], what) for row in rows_of(settled, count)]
+        parts = [counted(builder, x, units, what) for x in settled]
+    layer = Add(name=builder.name("add"), inputs=tuple(x.edge for x in parts))
     tensor = builder.add(layer)
-    rows = list(zip(*(x.each() for x in parts), strict=True))
-    norms = []
-    for row in rows:
-        if any(norm.gain != row[0].gain for norm in row):
-            scales = " and ".join(f"{float(norm.gain):g}" for norm in row)
-            raise unsupported(what, "scales of the inputs", scales, "round both by method radix")
-        zero = sum((norm.mean for norm in row), Fraction(0))
-        norms.append(linear(row[0].gain, zero, sum((norm.bias for norm in row), Fraction(0))))
-    low = sum_of([x.low for x in parts])
-    high = sum_of([x.high for x in parts])
-    return Value(layer.name, tensor, alike(norms), low, high, order=values[0].order)
+    total = [
+        linear(
+            row[0].gain,
+            sum((norm.mean for norm in row), Fraction(0)),
+            sum((norm.bias for norm in row), Fraction(0)),
+        )
+        for row in rows_of(parts, count)
+    ]
+    low, high = sum_of([x.low for x in parts]), sum_of([x.high for x in parts])
+    return Value(layer.name, tensor, alike(total), low, high, order=values[0].order)
+
+
+def rows_of(values: Sequence[Value], count: int) -> list[tuple[Norm, ...]]:
+    """Return for each channel what all values are there."""
+    return list(zip(*(x.norms * (count // len(x.norms)) for x in values), strict=True))
+
+
+def counted(builder: Builder, x: Value, units: Sequence[Fraction], what: str) -> Value:
+    """Value that counts in ``units``, without a radix point."""
+    norms = x.norms * (len(units) // len(x.norms))
+    many = [int(norm.gain / unit) for norm, unit in zip(norms, units, strict=True)]
+    if set(many) == {1} and not x.tensor.fmt.frac:
+        return replace(x, norms=norms)
+    if max(map(abs, many)) * max(abs(int(x.low.min())), abs(int(x.high.max()))) > WIDE.max:
+        scales = " and ".join(sorted({f"{float(norm.gain):g}" for norm in norms}))
+        raise unsupported(what, "scales of the inputs", f"{scales} beside others", builder.remedy)
+    whole = builder.requantised(x, many, frac=0)
+    # An integer of 0 stays one, also where the multiplier is 0.
+    moved = [
+        linear(unit, bias=norm.bias - norm.gain * norm.mean)
+        for norm, unit in zip(norms, units, strict=True)
+    ]
+    return replace(whole, norms=tuple(moved))
 
 
 def sum_of(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -165,8 +207,8 @@ def concat(builder: Builder, values: Sequence[Value], what: str) -> Value:
         return values[0]
     if any(x.order is not None for x in values):
         raise unsupported(what, "input", "a flattened image", "join the images, then flatten")
-    parts = aligned(values, what)
-    layer = Concat(name=builder.name("cat"), inputs=tuple(x.edge for x in values))
+    parts = aligned([builder.settled(x, what) for x in values])
+    layer = Concat(name=builder.name("cat"), inputs=tuple(x.edge for x in parts))
     tensor = builder.add(layer)
     norms = [norm for x in parts for norm in x.each()]
     low, high = (
@@ -196,8 +238,7 @@ def end(builder: Builder, x: Value, argmax: bool, what: str = "output") -> Value
 
     Where one scale is common to all classes, its sums are in that order but for the biases.
     """
-    if not x.plain:
-        raise unsupported(what, "value", "unquantised", "put a QuantActivation before it")
+    x = builder.settled(x, what)
     if argmax:
         x = flatten(builder, x)
         if x.order is not None:

@@ -1,68 +1,24 @@
-"""What the integers on an edge stand for, exactly, while a network is exported.
+"""What the integers on an edge stand for, exactly, while a network is made of a float model.
 
-Each channel's real value is a :class:`~brambling.quant.export.Norm` of its integer ``x``:
+Each channel's real value is a :class:`~brambling.quant.norms.Norm` of its integer ``x``:
 ``gain * (x - mean) / sqrt(variance) + bias``, which holds scales, offsets, biases and one
-batch-norm, followed by monotone :data:`Bend` such as ReLU. So the integers at which a channel
-passes a given real value can be computed without rounding.
+batch-norm, followed by monotone bends such as ReLU. So the integers at which a channel passes a
+given real value can be computed without rounding.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from math import inf, isqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from brambling.network import Tensor
-from brambling.quant.export import Norm
 from brambling.quant.formats import Bipolar
+from brambling.quant.norms import Affine, Bend, Norm, Reach, row_of
 
-__all__ = ["Bend", "Value", "clip", "leak", "linear", "ramp", "step_of"]
-
-Level = Fraction | float  #: A real number; floats are only the two infinities.
-Bend = Callable[
-    [Level], Level
-]  #: Of a rising function: the smallest argument that reaches a value.
-
-
-def linear(scale: Fraction, mean: Fraction = Fraction(0), bias: Fraction = Fraction(0)) -> Norm:
-    """``scale * (x - mean) + bias``."""
-    return Norm(scale, bias, mean, Fraction(1))
-
-
-def ramp(value: Level) -> Level:
-    """Bend of a ReLU."""
-    return value if value > 0 else -inf
-
-
-def clip(low: Fraction, high: Fraction) -> Bend:
-    """Bend of a clipping to ``low`` to ``high``."""
-    return lambda value: -inf if value <= low else inf if value > high else value
-
-
-def leak(slope: Fraction) -> Bend:
-    """Bend of a leaky ReLU, with a slope above 0."""
-    return lambda value: value if value >= 0 else value / slope
-
-
-def step_of(norm: Norm, value: Level) -> Fraction | int | float:
-    """Smallest integer at which a channel whose gain is above 0 reaches ``value``; or infinity.
-
-    ``gain * (x - mean) / sqrt(variance) + bias >= value`` is ``d * x >= p + sqrt(n)`` or
-    ``d * x >= p - sqrt(n)`` in integers, which an integer square root decides.
-    """
-    if isinstance(value, float):
-        return value
-    slope = (value - norm.bias) / norm.gain
-    square = slope * slope * norm.variance
-    (p, q), (n, d) = norm.mean.as_integer_ratio(), square.as_integer_ratio()
-    # mean + sqrt(n / d) = (p * d + sqrt(q * q * n * d)) / (q * d)
-    root = q * q * n * d
-    above = isqrt(root - 1) + 1 if root else 0
-    distance = -isqrt(root) if slope < 0 else above
-    return -(-(p * d + distance) // (q * d))
+__all__ = ["Value"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +37,7 @@ class Value:
         Distance of integers that can occur, from ``low`` on: 2 for sums of an odd or even number
         of bipolar products.
     bends
-        Rising functions that come behind, in order.
+        Rising and falling functions that come behind, in order.
     curve
         Other functions that come behind, in order; with them a table is needed.
     order
@@ -97,7 +53,7 @@ class Value:
     high: NDArray[np.int64]
     stride: int = 1
     bends: tuple[Bend, ...] = ()
-    curve: tuple[nn.Module, ...] = ()
+    curve: tuple[Callable[[Any], Any], ...] = ()
     order: NDArray[np.int64] | None = field(default=None)
     alone: bool = False
 
@@ -127,23 +83,65 @@ class Value:
         high = np.broadcast_to(self.high, self.channels).tolist()
         return [range(a, b + 1, self.stride) for a, b in zip(low, high, strict=True)]
 
-    def levels(self, values: Sequence[Fraction]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Integers at which each channel passes real ``values``, which rise.
+    def moved(self, gains: Sequence[Fraction], offsets: Sequence[Fraction]) -> "Value":
+        """Return ``gain * value + offset``, for each channel, or one for all."""
+        if self.bends:
+            return replace(self, bends=(*self.bends, Affine(tuple(gains), tuple(offsets))))
+        count = max(len(gains), len(offsets), len(self.norms))
+        norms = [
+            replace(n, gain=n.gain * gain, bias=n.bias * gain + offset)
+            for n, gain, offset in zip(
+                self.norms * (count // len(self.norms)),
+                list(gains) * (count // len(gains)),
+                list(offsets) * (count // len(offsets)),
+                strict=True,
+            )
+        ]
+        return replace(self, norms=tuple(norms))
+
+    def slopes(self) -> NDArray[np.float64]:
+        """About how far each channel's value moves for each 1 of its integer, ``(channels,)``."""
+        rows = []
+        for channel, norm in enumerate(self.each()):
+            gain = norm.gain
+            for bend in self.bends:
+                gain *= bend.gain(channel) if isinstance(bend, Affine) else 1
+            rows.append(float(gain) / float(norm.variance) ** 0.5)
+        return np.array(rows)
+
+    def asked(self, wanted: Sequence[Reach], channel: int) -> list[Reach]:
+        """Turn questions about a channel's value into questions before its bends."""
+        for bend in reversed(self.bends):
+            wanted = [bend(reach, channel) for reach in wanted]
+        return list(wanted)
+
+    def falling(self) -> NDArray[np.bool_]:
+        """Which channels fall where their integers rise, ``(channels,)``; constants do not."""
+        return self.levels([[Reach(Fraction(0))]])[1]
+
+    def levels(
+        self, wanted: Sequence[Sequence[Reach]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Integers at which each channel passes real values, which rise.
 
         Returns ``(channels, values)`` and which channels are falling, ``(channels,)``. Rising: the
         smallest integer that reaches the value, or one more than the largest that can occur.
         Falling: the largest that reaches it, or one less than the smallest.
+
+        Parameters
+        ----------
+        wanted
+            Questions to each channel, or to all alike, as :class:`Reach` that are above.
         """
-        wanted: list[Level] = list(values)
-        for bend in reversed(self.bends):
-            wanted = [bend(value) if isinstance(value, Fraction) else value for value in wanted]
         rows, falling = [], []
-        known: dict[tuple[Norm, range], list[int]] = {}
-        for norm, span in zip(self.each(), self.spans(), strict=True):
-            if (norm, span) not in known:
-                known[norm, span] = row_of(norm, span, wanted)
-            rows.append(known[norm, span])
-            falling.append(norm.gain < 0)
+        known: dict[tuple[Norm, range, tuple[Reach, ...]], list[int]] = {}
+        for channel, (norm, span) in enumerate(zip(self.each(), self.spans(), strict=True)):
+            asked = self.asked(wanted[channel % len(wanted)], channel)
+            key = norm, span, tuple(asked)
+            if key not in known:
+                known[key] = row_of(norm, span, asked)
+            rows.append(known[key])
+            falling.append((norm.gain < 0) == asked[0].above)
         return np.array(rows, dtype=np.int64), np.array(falling)
 
     def negated(self, chosen: NDArray[np.bool_]) -> "Value":
@@ -156,23 +154,3 @@ class Value:
         return replace(
             self, norms=norms, low=np.where(chosen, -high, low), high=np.where(chosen, -low, high)
         )
-
-
-def row_of(norm: Norm, span: range, wanted: Sequence[Level]) -> list[int]:
-    """Levels of one channel within ``span``; see :meth:`Value.levels`."""
-    if norm.gain < 0:
-        turned = range(-span[-1], 1 - span[0], span.step)
-        mirror = replace(norm, gain=-norm.gain, mean=-norm.mean)
-        return [-level for level in row_of(mirror, turned, wanted)]
-    if norm.gain == 0:
-        return [span[0] if value <= norm.bias else span[-1] + 1 for value in wanted]
-    return [snapped(step_of(norm, value), span) for value in wanted]
-
-
-def snapped(x: Fraction | int | float, span: range) -> int:
-    """Smallest number of ``span`` that is not below ``x``, or one more than its largest."""
-    if x <= span[0]:
-        return span[0]
-    if x > span[-1]:
-        return span[-1] + 1
-    return span[0] - (span[0] - int(x)) // span.step * span.step

@@ -11,12 +11,12 @@ import pytest
 from brambling import ArgMax, Dense, Network, Tensor, Thresholds
 from brambling.errors import ConfigError, Mismatch
 from brambling.quant.formats import Bipolar, Fixed, Ternary
+from brambling.quant.norms import Norm
 from brambling.sim import golden
 
 torch = pytest.importorskip("torch")
 exporting = pytest.importorskip("brambling.quant.export")
 layers = pytest.importorskip("brambling.quant.layers")
-Norm = exporting.Norm
 
 
 def oracle(norm, x):
@@ -93,7 +93,7 @@ def test_extreme_floats_are_exact(variance, gain):
         layer.bias.fill_(-1e-20)
         layer.running_mean.fill_(0.5)
         layer.running_var.fill_(variance)
-    (norm,) = Norm.of(layer, "act1")
+    (norm,) = exporting.norms_of(layer, "act1")
     assert [norm.fires(x) for x in range(-9, 10)] == [oracle(norm, x) for x in range(-9, 10)]
 
 
@@ -104,7 +104,7 @@ def test_not_finite(part, value):
     with torch.no_grad():
         getattr(layer, part)[1] = value
     with pytest.raises(ConfigError) as caught:
-        Norm.of(layer, "act2")
+        exporting.norms_of(layer, "act2")
     key = {"weight": "gain", "bias": "bias", "running_mean": "mean", "running_var": "variance"}
     assert str(caught.value) == (
         f"act2: {key[part]} of channel 1 must be finite, not {value}; train with a lower rate"
@@ -136,7 +136,7 @@ def by_hand(model, image):
         rows = [[1 if w >= 0 else -1 for w in row] for row in dense.weight.tolist()]
         x = [sum(w * a for w, a in zip(row, x, strict=True)) for row in rows]
         if index < len(model.norm):
-            exact = Norm.of(model.norm[index], "")
+            exact = exporting.norms_of(model.norm[index], "")
             x = [1 if oracle(norm, a) else -1 for norm, a in zip(exact, x, strict=True)]
     return x.index(max(x))
 
@@ -311,7 +311,7 @@ def tied_model():
             layer.running_var.fill_(float(source.uniform(0.5, 2)))
             root = float(layer.running_var.double().add(layer.eps).sqrt())
             layer.bias.fill_(float(-layer.weight.double() * -layer.running_mean.double() / root))
-            (norm,) = Norm.of(layer, "")
+            (norm,) = exporting.norms_of(layer, "")
             if (layer(torch.zeros(1, 1)) >= 0).item() != norm.fires(0):
                 return model
     raise AssertionError("float32 should be wrong now and then")
@@ -321,7 +321,7 @@ def test_float_ties_are_counted():
     model, images = tied_model(), every_image(2)
     network = exporting.export(model, "tied")
     edges = golden.run(network, images)
-    (norm,) = Norm.of(model.norm[0], "act1")
+    (norm,) = exporting.norms_of(model.norm[0], "act1")
     assert norm.is_tie(0)
     assert not norm.is_tie(2)
     edges = dict(edges)

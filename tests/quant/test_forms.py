@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 
 from brambling.network import Network, Requantise, Table, Tensor, Thresholds
+from brambling.quant import forms, values
 from brambling.quant.formats import Bipolar, Fixed
+from brambling.quant.norms import Norm, Reach
 from brambling.sim import golden
-
-pytest.importorskip("torch")
-forms = pytest.importorskip("brambling.quant.forms")
-values = pytest.importorskip("brambling.quant.values")
-Norm = pytest.importorskip("brambling.quant.export").Norm
 
 U4, S5 = Fixed(4, 0, signed=False), Fixed(5)
 
@@ -26,7 +23,7 @@ def steps(norms, width, fmt, least=None, span=None):
     least = fmt.min if least is None else least
     places = [Fraction(2 * code - 1, 2) for code in range(least + 1, fmt.max + 1)]
     places = [Fraction(0)] if fmt == Bipolar() else places
-    levels, falling = value.levels(places)
+    levels, falling = value.levels([[Reach(place) for place in places]])
     bounds = (np.full(len(norms), edge) for edge in (low, high))
     slopes = np.array([float(n.gain) / float(n.variance) ** 0.5 for n in norms])
     return forms.Steps(x, *bounds, levels, falling, slopes, least, fmt)
@@ -150,7 +147,7 @@ def test_every_second_integer_allows_fewer_bits():
     norm = line(Fraction(3, 17), Fraction(1, 9))
     x = Tensor((1,), Fixed(9))
     value = values.Value("input", x, (norm,), np.array([-200]), np.array([200]), 2)
-    levels, falling = value.levels([Fraction(2 * k - 1, 2) for k in range(1, 16)])
+    levels, falling = value.levels([[Reach(Fraction(2 * k - 1, 2)) for k in range(1, 16)]])
     found = forms.Steps(x, value.low, value.high, levels, falling, np.array([3 / 17]), 0, U4, 2)
     layer = forms.requantise("act", "input", found)
     codes = np.arange(-200, 201, 2)

@@ -295,6 +295,34 @@ MODELS = {
     "batch-norm without gain": lambda: [
         *(pixels(), conv(3, 4), nn.BatchNorm2d(4, affine=False), act(), *end(4, 4)),
     ],
+    "two batch-norms": lambda: [
+        *(pixels(), conv(3, 4), nn.BatchNorm2d(4), nn.BatchNorm2d(4), act(), *end(4, 4)),
+    ],
+    "batch-norm behind a ReLU": lambda: [
+        *(pixels(), conv(3, 4), nn.ReLU(), nn.BatchNorm2d(4), act(5, 3, signed=True)),
+        *end(4, 4),
+    ],
+    "sum of unequal scales": lambda: [
+        *(pixels(), Joined(lambda a, b: a + b, conv(3, 4, quantiser=lsq(4, 4)), conv(3, 4))),
+        *(act(), *end(4, 4)),
+    ],
+    "sum behind a ReLU": lambda: [
+        pixels(),
+        Joined(lambda a, b: a + b, nn.Sequential(conv(3, 4), nn.ReLU()), conv(3, 4)),
+        *(act(), *end(4, 4)),
+    ],
+    "pooling of falling channels that others read": lambda: [
+        *(pixels(), conv(3, 4)),
+        Joined(
+            cat,
+            nn.Sequential(nn.BatchNorm2d(4), nn.MaxPool2d(2), act(5, 3, signed=True)),
+            nn.Sequential(nn.MaxPool2d(2), act(5, 3, signed=True)),
+        ),
+        *end(8, 2),
+    ],
+    "logits behind a ReLU": lambda: [
+        *(pixels(), conv(3, 4), act(), *end(4, 4), nn.ReLU()),
+    ],
     "raw pixels": lambda: [conv(3, 4), nn.BatchNorm2d(4), act(), *end(4, 4)],
 }
 
