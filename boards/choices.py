@@ -14,7 +14,7 @@ from brambling.boards.wiring import repixel
 from brambling.layers import Conv, Requantise, Thresholds
 from brambling.layers.product import Product
 from brambling.plan import Stage, Step
-from brambling.steps import Runs
+from brambling.steps import PARTED, Runs
 
 __all__ = ["Choices", "foldings", "narrowest", "pixel_counts"]
 
@@ -49,7 +49,7 @@ def widths(step: Step) -> Iterator[tuple[int, int]]:
         values = divisors if step.chunks > 1 else narrowest
         yield from product(values(step.outputs), values(step.inputs))
         return
-    lanes = divisors(step.grain) if step.engine in {"concat", "slice"} else narrowest(step.inputs)
+    lanes = divisors(step.grain) if step.engine in PARTED else narrowest(step.inputs)
     for simd in lanes:
         yield (1 if step.engine == "argmax" else simd), simd
 

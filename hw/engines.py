@@ -1,5 +1,7 @@
 """Which component is the engine of a step, and how it is parametrised."""
 
+from math import prod
+
 import numpy as np
 
 from brambling.errors import ConfigError
@@ -23,6 +25,7 @@ from brambling.layers import (
     Concat,
     Conv,
     Dense,
+    DepthToSpace,
     Pool,
     Requantise,
     Slice,
@@ -63,6 +66,10 @@ def engine(step: Step, stage: Stage, sources: tuple[Beats, ...]) -> tuple[Spec, 
             return (PoolSpec(feed=feed, kind=kind, target=step.result.fmt, queue=queue),)
         case Upsample() as layer:
             feed = lanewise(i, stage, Window(kernel=(1, 1)), factor=layer.factor)
+            return (PoolSpec(feed=feed, kind="max", target=step.result.fmt, queue=queue),)
+        case DepthToSpace() as layer:
+            point = Window(kernel=(1, 1))
+            feed = lanewise(i, stage, point, factor=layer.block, split=True)
             return (PoolSpec(feed=feed, kind="max", target=step.result.fmt, queue=queue),)
         case Thresholds() as layer:
             return (
@@ -115,6 +122,7 @@ def lanewise(
     window: Window,
     pad_value: int = 0,
     factor: tuple[int, int] = (1, 1),
+    split: bool = False,
 ) -> WindowFeedSpec:
     """Feed of an engine that computes each lane by itself."""
     return WindowFeedSpec(
@@ -122,8 +130,9 @@ def lanewise(
         window=window,
         pad_value=pad_value,
         pixels=stage.pixels,
-        chunks=i.groups,
+        chunks=i.groups // prod(factor) if split else i.groups,
         factor=factor,
+        split=split,
         store=stage.lines,
     )
 

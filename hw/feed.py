@@ -32,6 +32,11 @@ class FeedSpec(Protocol):
         ...
 
     @property
+    def elements(self) -> int:
+        """Channels that a position sees."""
+        ...
+
+    @property
     def pixels(self) -> int:
         """Neighbouring positions of a slot."""
         ...
@@ -170,6 +175,10 @@ class StreamFeedSpec:
 
     def __post_init__(self) -> None:
         check_chunks(self.i, self.chunks, self.folds)
+
+    @property
+    def elements(self) -> int:
+        return self.i.elements
 
     @property
     def pixels(self) -> int:

@@ -14,8 +14,8 @@ __all__ = ["Axis", "Flow"]
 class Axis:
     """Rows or columns: which lines of the image each position sees.
 
-    ``taps`` is int64 ``(positions, kernel)``, rising both ways; in the padding it is below 0, or
-    ``size`` or more.
+    ``taps`` is int64 ``(positions, kernel)``, rising both ways (but for columns of an image that is
+    split); in the padding it is below 0, or ``size`` or more.
     """
 
     taps: NDArray[np.int64]

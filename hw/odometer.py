@@ -5,7 +5,7 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value
 from brambling.hw.counter import below
 from brambling.hw.rom import rom
 
-__all__ = ["Odometer", "table"]
+__all__ = ["TABLE_BITS", "Odometer", "record_bits", "table"]
 
 TABLE_BITS = 4096  #: Larger tables go to block RAM.
 
@@ -62,13 +62,22 @@ class Odometer:
         return upcoming
 
 
+def field_bits(column: list[int]) -> int:
+    return max(1, max(column).bit_length())
+
+
+def record_bits(fields: dict[str, list[int]]) -> int:
+    """Bits of a record of a :func:`table`: those of the fields that vary."""
+    return sum(field_bits(column) for column in fields.values() if len(set(column)) > 1)
+
+
 def table(m: Module, name: str, address: Value, fields: dict[str, list[int]]) -> dict[str, Value]:
     """Add a read-only memory of records; return its fields, one edge later, as far as they vary."""
     found: dict[str, Value] = {}
     words, width = [0] * max(map(len, fields.values())), 0
     varying: list[tuple[str, int, int]] = []
     for field, column in fields.items():
-        size = max(1, max(column).bit_length())
+        size = field_bits(column)
         if len(set(column)) == 1:
             found[field] = Const(column[0], size)
             continue

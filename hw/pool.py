@@ -54,7 +54,7 @@ class PoolSpec:
         if self.kind not in KINDS:
             raise ConfigError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
         feed, source, target = self.feed, self.feed.i.fmt, self.target
-        groups = -(-feed.i.elements // feed.simd)
+        groups = -(-feed.elements // feed.simd)
         if feed.folds != 1 or feed.chunks != groups:
             raise ConfigError(
                 f"the feed of a pool of {groups} groups of lanes must have 1 fold and {groups} "
@@ -86,12 +86,12 @@ class PoolSpec:
     def operands(self) -> Beats:
         """The operands of a slot, as beats."""
         feed = self.feed
-        return Beats(feed.i.fmt, feed.i.elements, feed.simd, feed.rows, feed.columns, feed.pixels)
+        return Beats(feed.i.fmt, feed.elements, feed.simd, feed.rows, feed.columns, feed.pixels)
 
     @property
     def o(self) -> Beats:
         feed = self.feed
-        return Beats(self.target, feed.i.elements, feed.simd, feed.rows, feed.columns, feed.pixels)
+        return Beats(self.target, feed.elements, feed.simd, feed.rows, feed.columns, feed.pixels)
 
     @property
     def timing(self) -> Timing:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,9 @@ class WindowFeedSpec:
     when the last pixel that it sees is there; the lines that no later one sees are free for what
     follows, of this frame or the next.
 
+    Where the channels are ``split``, rows of positions come in *bands*: a band are the rows that
+    one line of the image makes, and the line is read once for each.
+
     Parameters
     ----------
     source
@@ -51,6 +55,9 @@ class WindowFeedSpec:
     factor
         Down and across, position ``n`` is what would be position ``n // factor``: upsampling. The
         window must then be a point.
+    split
+        Each of the ``factor`` positions of a pixel, row by row, sees a part of its channels, in
+        order, and not all of them: depth to space.
     store
         Memory of the lines: ``"block"`` or ``"lut"``.
     ring
@@ -65,6 +72,7 @@ class WindowFeedSpec:
     folds: int = 1
     pad_value: int = 0
     factor: tuple[int, int] = (1, 1)
+    split: bool = False
     store: str = "block"
     ring: int | None = None
 
@@ -72,12 +80,17 @@ class WindowFeedSpec:
     RELEASE = 4  #: Edges from the last slot of a row of positions to its lines being free.
 
     def __post_init__(self) -> None:
-        check_chunks(self.source, self.chunks, self.folds)
         if min(self.factor) < 1 or (self.factor != (1, 1) and not self.window.point):
             raise ConfigError(
                 "factor must be 2 numbers of at least 1, and (1, 1) unless the window is a point, "
                 f"not {self.factor}"
             )
+        if self.split and self.source.elements % (prod(self.factor) * self.source.lanes):
+            raise ConfigError(
+                f"lanes must divide each of {prod(self.factor)} equal parts of the "
+                f"{self.source.elements} channels, not be {self.source.lanes}"
+            )
+        check_chunks(self.stored, self.chunks, self.folds)
         if min(self.rows, self.columns) < 1:
             raise ConfigError(
                 f"window must fit the padded image of {self.source.rows} by "
@@ -110,15 +123,50 @@ class WindowFeedSpec:
     def columns(self) -> int:
         return self.window.extent(self.source.rows, self.source.columns)[1] * self.factor[1]
 
+    @cached_property
+    def stored(self) -> Beats:
+        """The image as it is kept: where it is split, each part of a pixel is a column."""
+        i = self.source
+        if not self.split:
+            return i
+        parts = prod(self.factor)
+        columns = i.steps * i.pixels * parts
+        return Beats(i.fmt, i.elements // parts, i.lanes, i.rows, columns, i.pixels)
+
+    @property
+    def elements(self) -> int:
+        return self.stored.elements
+
+    @property
+    def passes(self) -> int:
+        """Rows of positions in a band."""
+        return self.factor[0] if self.split else 1
+
+    @property
+    def bands(self) -> int:
+        """Bands of a frame: lines become free when one ends."""
+        return self.rows // self.passes
+
     @property
     def steps(self) -> int:
-        """Groups of positions in a row."""
-        return -(-self.columns // self.pixels)
+        """Groups of positions in a band."""
+        return self.passes * -(-self.columns // self.pixels)
+
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """Row and column of each place of a band, ``(2, steps * pixels)``, idle ones included."""
+        columns = self.steps // self.passes * self.pixels
+        return np.indices((self.passes, columns)).reshape(2, -1)
+
+    @property
+    def idle(self) -> NDArray[np.bool_]:
+        """Whether a place lies past the last column."""
+        return self.places[1] >= self.columns
 
     @property
     def groups(self) -> int:
         """Groups of ``simd`` channels in a chunk."""
-        return self.source.groups // self.chunks
+        return self.stored.groups // self.chunks
 
     @property
     def beats(self) -> int:
@@ -133,37 +181,45 @@ class WindowFeedSpec:
     @property
     def interval(self) -> int:
         """Cycles from one frame to the next when nothing stalls."""
-        return max(self.rows * self.steps * self.slots, self.source.count)
+        return max(self.bands * self.steps * self.slots, self.source.count)
 
     # What is needed, and what is free ------------------------------------------------------------
 
-    def _axis(self, n: int, positions: int, size: int) -> Axis:
+    def _axis(self, n: int, positions: NDArray[np.int64], size: int) -> Axis:
         window = self.window
-        at = np.arange(positions)[:, None] * window.stride[n] // self.factor[n]
+        at = positions[:, None] * window.stride[n] // self.factor[n]
         taps = at + np.arange(window.kernel[n]) * window.dilation[n] - window.padding[2 * n]
         return Axis(taps, size)
 
     @cached_property
     def down(self) -> Axis:
-        """Rows of the image, by row of positions."""
-        return self._axis(0, self.rows, self.source.rows)
+        """Rows of the image, by band."""
+        return self._axis(0, np.arange(0, self.rows, self.passes), self.source.rows)
 
     @cached_property
     def across(self) -> Axis:
-        """Columns of the image, by column of positions, idle places included."""
-        return self._axis(1, self.steps * self.pixels, self.source.columns)
+        """Columns of the image as it is stored, by place of a band."""
+        row, column = self.places
+        seen = self._axis(1, column, self.source.columns)
+        if not self.split:
+            return seen
+        # A beat brings one part of some neighbours: parts are apart, what they are parts of is not.
+        step, place = np.divmod(seen.taps, self.source.pixels)
+        part = row * self.factor[1] + column % self.factor[1]
+        apart = (step * prod(self.factor) + part[:, None]) * self.source.pixels
+        return Axis(apart + place, self.stored.columns)
 
     @cached_property
     def need_step(self) -> NDArray[np.int64]:
         """Step of the input, in its row, that a group of positions waits for, ``(steps,)``."""
-        last = np.minimum(np.arange(1, self.steps + 1) * self.pixels, self.columns) - 1
-        return self.across.need[last] // self.source.pixels
+        need = np.where(self.idle, 0, self.across.need // self.stored.pixels)
+        return need.reshape(self.steps, self.pixels).max(axis=1)
 
     @cached_property
     def need(self) -> NDArray[np.int64]:
-        """Input beat that each group of positions waits for, ``(rows * steps,)``."""
-        steps = self.down.need[:, None] * self.source.steps + self.need_step
-        return ((steps + 1) * self.source.groups - 1).reshape(-1)
+        """Input beat that each group of positions waits for, ``(bands * steps,)``."""
+        steps = self.down.need[:, None] * self.stored.steps + self.need_step
+        return ((steps + 1) * self.stored.groups - 1).reshape(-1)
 
     @cached_property
     def lines(self) -> int:
@@ -171,7 +227,7 @@ class WindowFeedSpec:
         if self.ring is not None:
             return self.ring
         steps, slots = self.need_step, self.slots
-        flow = Flow(self.source, self.down, need_step=steps, slots=slots, release=self.RELEASE)
+        flow = Flow(self.stored, self.down, need_step=steps, slots=slots, release=self.RELEASE)
         return flow.lines()
 
     # Where it is ---------------------------------------------------------------------------------
@@ -180,13 +236,13 @@ class WindowFeedSpec:
     def banks(self) -> int:
         """Memories that a line is spread over: the columns of a slot are in different ones."""
         taps = self.across.taps[:, 0].reshape(self.steps, self.pixels)
-        spread = int((taps[:, -1] - taps[:, 0]).max()) + 1
+        spread = int(np.ptp(taps, axis=1).max()) + 1
         return -(-spread // self.source.pixels) * self.source.pixels
 
     @property
     def words(self) -> int:
         """Words of a line in a bank."""
-        return -(-self.source.columns // self.banks) * self.source.groups
+        return -(-self.stored.columns // self.banks) * self.stored.groups
 
     def _by_column(self, places: NDArray) -> NDArray:
         """From ``(steps * pixels, kernel)`` to ``(steps * kernel, pixels)``."""
@@ -197,30 +253,32 @@ class WindowFeedSpec:
     def patterns(self) -> tuple[list[int], list[Pattern]]:
         """For each column of taps of each step the number of its pattern; and the patterns.
 
-        A pattern is, by place, the bank and whether it is the word after that of place 0.
+        A pattern is, by place, the bank and whether it is the word after the first of the slot.
         """
         taps = self._by_column(self.across.taps)
         words, banks = np.divmod(taps, self.banks)
+        words -= words.min(axis=1, keepdims=True)
         found: dict[Pattern, int] = {}
         numbers = [
             found.setdefault(tuple(zip(*row, strict=True)), len(found))
-            for row in zip(banks.tolist(), (words - words[:, :1]).tolist(), strict=True)
+            for row in zip(banks.tolist(), words.tolist(), strict=True)
         ]
         return numbers, list(found)
 
     def column_words(self) -> dict[str, list[int]]:
         """Contents of the table of columns, by ``step * kernel + tap``.
 
-        The pattern, the word of place 0 in its bank, and bits of the places that are in the image,
-        or idle.
+        The pattern, the first word of the slot in its bank, and bits of the places that are in the
+        image, or idle.
         """
-        idle = np.arange(self.steps * self.pixels)[:, None] >= self.columns
-        inside = self._by_column(self.across.inside | idle) @ (1 << np.arange(self.pixels))
-        word = self._by_column(self.across.taps)[:, 0] // self.banks * self.source.groups
+        inside = self.across.inside | self.idle[:, None]
+        inside = self._by_column(inside) @ (1 << np.arange(self.pixels))
+        word = self._by_column(self.across.taps).min(axis=1) // self.banks * self.stored.groups
+        word %= 1 << below(self.lines * self.words).width  # Below 0 in the padding: any will do.
         return {"pattern": self.patterns[0], "at": word.tolist(), "inside": inside.tolist()}
 
     def line_words(self) -> dict[str, list[int]]:
-        """Contents of the table of lines, by ``row * kernel + tap``.
+        """Contents of the table of lines, by ``band * kernel + tap``.
 
         The place in a ring in which the frame begins at 0, and whether it is in the image.
         """
@@ -229,9 +287,9 @@ class WindowFeedSpec:
         return {"place": place.tolist(), "inside": inside.astype(int).tolist()}
 
     def row_words(self) -> dict[str, list[int]]:
-        """Contents of the table of rows of positions.
+        """Contents of the table of bands.
 
-        How many lines further on the line is that the row after it waits for, and how many lines
+        How many lines further on the line is that the band after it waits for, and how many lines
         are free when it ends.
         """
         need = self.down.need
@@ -246,10 +304,9 @@ class WindowFeedSpec:
 
     def operands(self, x: NDArray) -> NDArray[np.int64]:
         """See :meth:`brambling.hw.feed.FeedSpec.operands`."""
-        i, down, across = self.source, self.down, self.across
-        image = np.asarray(x, np.int64).reshape(-1, i.rows, i.columns, i.elements)
-        # (n, rows, kernel rows, places, kernel columns, channels)
-        seen = image[:, down.taps.clip(0, i.rows - 1)]
+        i, down, across = self.stored, self.down, self.across
+        # (n, bands, kernel rows, places, kernel columns, channels)
+        seen = self._kept(x)[:, down.taps.clip(0, i.rows - 1)]
         seen = seen[:, :, :, across.taps.clip(0, i.columns - 1)]
         inside = down.inside[:, :, None, None] & across.inside
         seen = np.where(inside[..., None], seen, self.pad_value)
@@ -257,10 +314,20 @@ class WindowFeedSpec:
         idle = int(i.fmt.from_bits(0))
         seen = np.pad(seen, [(0, 0)] * 5 + [(0, spare)], constant_values=idle)
         (ky, kx), place = self.window.kernel, (self.steps, self.pixels)
-        seen = seen.reshape(-1, self.rows, ky, *place, kx, self.chunks, self.groups, i.lanes)
+        seen = seen.reshape(-1, self.bands, ky, *place, kx, self.chunks, self.groups, i.lanes)
         seen = seen.transpose(0, 1, 3, 6, 2, 5, 7, 8, 4)
-        shape = self.rows * self.steps, self.chunks, self.beats, i.lanes, self.pixels
+        shape = self.bands * self.steps, self.chunks, self.beats, i.lanes, self.pixels
         return seen.reshape(-1, *shape)
+
+    def _kept(self, x: NDArray) -> NDArray[np.int64]:
+        """Codes of frames as they are stored, ``(n, rows, columns, channels)``."""
+        i, kept = self.source, self.stored
+        image = np.asarray(x, np.int64).reshape(-1, i.rows, i.columns, i.elements)
+        if self.split:
+            image = np.pad(image, ((0, 0), (0, 0), (0, i.steps * i.pixels - i.columns), (0, 0)))
+            image = image.reshape(-1, i.rows, i.steps, i.pixels, prod(self.factor), kept.elements)
+            image = image.swapaxes(3, 4)
+        return image.reshape(-1, kept.rows, kept.columns, kept.elements)
 
     def build(self) -> "WindowFeed":
         return WindowFeed(self)
@@ -284,7 +351,7 @@ class WindowFeed(Feed):
         spec = self.spec
         ky, kx = spec.window.kernel
         counts = {"group": spec.groups, "kx": kx, "ky": ky, "fold": spec.folds}
-        counts |= {"chunk": spec.chunks, "step": spec.steps, "row": spec.rows}
+        counts |= {"chunk": spec.chunks, "step": spec.steps, "row": spec.bands}
         slot = Odometer(m, self.go, **counts)
         done = slot.turns["chunk"]
         start, frame = Signal(init=1), Signal(init=1)
@@ -302,7 +369,7 @@ class WindowFeed(Feed):
 
         take = self.i.valid & self.i.ready
         beat = Odometer(
-            m, take, w_group=spec.source.groups, w_step=spec.source.steps, w_line=spec.lines
+            m, take, w_group=spec.stored.groups, w_step=spec.stored.steps, w_line=spec.lines
         )
         row = slot.upcoming(m, "row", slot.turns["step"])
         rows = table(m, "rows", row, spec.row_words())
@@ -352,7 +419,7 @@ class WindowFeed(Feed):
 
     def _write(self, m: Module, take: Value, beat: Odometer) -> list[memory.Memory]:
         """Make the banks, and write the input into them."""
-        spec, i = self.spec, self.spec.source
+        spec, i = self.spec, self.spec.stored
         depth, sets = spec.lines * spec.words, spec.banks // i.pixels
         at, line, following = (Signal(below(depth), name=n) for n in ("w_at", "w_line_at", "w_new"))
         word = Signal(below(depth), name="w_word")  # Where this step began.
@@ -395,20 +462,18 @@ class WindowFeed(Feed):
 
     def _read(self, m: Module, slot: Odometer, banks: list[memory.Memory]) -> None:
         """Fetch the operands of each slot."""
-        spec, i, turns = self.spec, self.spec.source, slot.turns
+        spec, i, turns = self.spec, self.spec.stored, slot.turns
         kernel = spec.window.kernel
         group = slot.walk(m, "r_group", i.groups, self.go, "group", "fold", "chunk")
         column = slot.walk(
             m, "r_column", spec.steps * kernel[1], turns["group"], "kx", "chunk", "step"
         )
-        line = slot.walk(m, "r_line", spec.rows * kernel[0], turns["kx"], "ky", "step", "row")
+        line = slot.walk(m, "r_line", spec.bands * kernel[0], turns["kx"], "ky", "step", "row")
         size = below(spec.lines * spec.words)
         pipe = Pipe(m)
 
         # Cycle 1: what the taps see.
-        columns = spec.column_words()
-        columns["at"] = [n % (1 << size.width) for n in columns["at"]]
-        across = table(m, "columns", column, columns)
+        across = table(m, "columns", column, spec.column_words())
         down = table(m, "lines", line, spec.line_words())
         group, frame_end = pipe.stage(group=group, frame_end=turns["row"])
 
@@ -478,7 +543,7 @@ class WindowFeed(Feed):
 
     def _select(self, data: list[Value], pattern: Value, final: Value, inside: Value) -> Value:
         """Operands of a slot, from the words of the banks; in the padding ``pad_value``."""
-        spec, i = self.spec, self.spec.source
+        spec, i = self.spec, self.spec.stored
         width, pixels = i.fmt.width, spec.pixels
         pad = Const(int(i.fmt.to_bits(spec.pad_value)), width)
         words = []

@@ -152,16 +152,16 @@ class Window(Queued):
         self.runs = feed.chunks * feed.folds
         self.steps = feed.beats * np.arange(1, o.count + 1)
         self.slots = Record(o.count)
-        self.ends = Record(feed.rows)
+        self.ends = Record(feed.bands)
         self.records = (self.queue, self.slots, self.ends)
         self.beats = np.arange(1, i.count + 1)
-        # Rows of positions, counted from those of this frame, that free each row of the image.
+        # Bands, counted from those of this frame, that free each row of the image.
         back, line = np.divmod(np.arange(feed.i.rows) - feed.lines, feed.i.rows)
-        self.freed = back * feed.rows + np.asarray(feed.down.finished)[line] - 1
+        self.freed = back * feed.bands + np.asarray(feed.down.finished)[line] - 1
 
     def solve(self, frame: int) -> bool:
         feed, rows = self.feed, self.feed.i.rows
-        freed = frame * feed.rows + self.freed
+        freed = frame * feed.bands + self.freed
         free = np.where(freed < 0, 0, self.ends.times[np.maximum(freed, 0)] + feed.RELEASE)
         wanted = np.zeros((rows, self.i.count // rows), np.int64)
         wanted[:, 0] = free
@@ -173,8 +173,8 @@ class Window(Queued):
         np.maximum(first, written[self.needs] + feed.beats, out=first)
         slots = chain(bounds.reshape(-1), self.steps, self.slots.last(frame))
         self.slots.put(frame, slots)
-        inside = freed.max() >= frame * feed.rows
-        again = self.ends.put(frame, slots.reshape(feed.rows, -1)[:, -1]) and bool(inside)
+        inside = freed.max() >= frame * feed.bands
+        again = self.ends.put(frame, slots.reshape(feed.bands, -1)[:, -1]) and bool(inside)
         return self.queue.write(frame, slots + self.latency) or again
 
 

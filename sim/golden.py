@@ -19,6 +19,7 @@ from brambling.layers import (
     Concat,
     Conv,
     Dense,
+    DepthToSpace,
     Flatten,
     Layer,
     Pool,
@@ -159,7 +160,9 @@ def search(limits: NDArray, values: NDArray) -> NDArray[np.unsignedinteger]:
 
 @evaluate.register
 def _(layer: Requantise, tensors: tuple[Tensor, ...], values: NDArray) -> NDArray:
-    exact = np.int32 if layer.largest(tensors[0]) < 1 << 31 else np.int64
+    low, high = layer.limits
+    largest = max(layer.largest(tensors[0]), -low, high + 1)
+    exact = np.int32 if largest < 1 << 31 else np.int64
     x = values.astype(exact) * layer.multiplier.astype(exact) + layer.bias.astype(exact)
     if layer.slope != (1, 1):
         x *= np.where(x >= 0, *(np.asarray(n, exact) for n in layer.slope))
@@ -173,7 +176,6 @@ def _(layer: Requantise, tensors: tuple[Tensor, ...], values: NDArray) -> NDArra
             case "half_away":
                 x += half - (x < 0)
     x >>= layer.shift
-    low, high = layer.limits
     return np.clip(x, low, high).astype(layer.fmt.dtype)
 
 
@@ -212,6 +214,13 @@ def _(layer: Slice, tensors: tuple[Tensor, ...], values: NDArray) -> NDArray:
 @evaluate.register
 def _(layer: Upsample, tensors: tuple[Tensor, ...], values: NDArray) -> NDArray:
     return values.repeat(layer.factor[0], axis=1).repeat(layer.factor[1], axis=2)
+
+
+@evaluate.register
+def _(layer: DepthToSpace, tensors: tuple[Tensor, ...], values: NDArray) -> NDArray:
+    n, height, width, _ = values.shape
+    pixels = values.reshape(n, height, width, *layer.block, -1).swapaxes(2, 3)
+    return pixels.reshape(n, height * layer.block[0], width * layer.block[1], -1)
 
 
 @evaluate.register

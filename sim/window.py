@@ -36,15 +36,15 @@ class WindowProcess:
     depth: int
     queue: FifoProcess = field(init=False)
     needs: list[int] = field(init=False)  # Input beat of each group of positions.
-    finished: list[int] = field(init=False)  # Rows of positions that free each line.
+    finished: list[int] = field(init=False)  # Bands that free each line.
     runs: int = field(init=False)  # Of a group of positions.
     row: int = field(init=False)  # Input beats of a row.
-    sizes: tuple[int, int, int] = field(init=False)  # Lines; rows of the image, of positions.
-    shape: tuple[int, int, int] = field(init=False)  # Of a run, of the image, steps of a row.
+    sizes: tuple[int, int, int] = field(init=False)  # Lines; rows of the image; bands.
+    shape: tuple[int, int, int] = field(init=False)  # Of a run, of the image, steps of a band.
     group: int = 0  # Groups of positions begun and ended so far.
     run: int = 0  # Runs of this one so far.
     slot: int = -1  # Cycle of the last slot.
-    ends: list[int] = field(default_factory=list)  # Cycles in which rows of positions ended.
+    ends: list[int] = field(default_factory=list)  # Cycles in which bands ended.
 
     def __post_init__(self) -> None:
         self.queue = FifoProcess(self.o)
@@ -52,7 +52,7 @@ class WindowProcess:
         self.finished = self.feed.down.finished.tolist()
         self.runs = self.feed.chunks * self.feed.folds
         self.row = self.feed.i.steps * self.feed.i.groups
-        self.sizes = self.feed.lines, self.feed.i.rows, self.feed.rows
+        self.sizes = self.feed.lines, self.feed.i.rows, self.feed.bands
         self.shape = self.feed.beats, self.feed.i.count, self.feed.steps
 
     @property
@@ -72,13 +72,13 @@ class WindowProcess:
         A row at a time: the source offers no beat before the one ahead of it has moved.
         """
         wire = self.i
-        lines, height, rows = self.sizes
+        lines, height, bands = self.sizes
         before = len(wire.readies)
         while True:
             ready = 0
             frame, line = divmod(len(wire.readies) // self.row - lines, height)
             if frame >= 0:
-                ended = frame * rows + self.finished[line]
+                ended = frame * bands + self.finished[line]
                 if len(self.ends) < ended:
                     break
                 ready = self.ends[ended - 1] + WindowFeedSpec.RELEASE

@@ -11,6 +11,7 @@ from brambling.network import (
     Concat,
     Conv,
     Dense,
+    DepthToSpace,
     Flatten,
     Layer,
     Network,
@@ -24,6 +25,7 @@ from brambling.network import (
 )
 from brambling.plan import Plan, Stage, steps
 from brambling.quant.formats import Bipolar, Fixed, Ternary
+from brambling.steps import PARTED
 
 
 @pytest.fixture(scope="session")
@@ -255,9 +257,23 @@ def sequence(seed):
     return net.network("sequence")
 
 
+def shuffled(seed):
+    net = Layers((3, 3, 2), U4, seed)
+    start = net.requantise(U4, shift=1)
+    net.conv(8, (2, 2), S4, padding=(1, 0, 0, 1))
+    net.requantise(U4)
+    fine = net.add(DepthToSpace, block=(2, 2))
+    coarse = net.add(Upsample, start, factor=(2, 2))
+    net.add(Add, fine, coarse)
+    net.requantise(U4, shift=1)
+    net.conv(3, (2, 2), S4, stride=(2, 2))
+    net.add(DepthToSpace, block=(1, 3))
+    return net.network("shuffled")
+
+
 CNNS = {
     make.__name__: make
-    for make in (binary_cnn, fixed_cnn, residual, shortcut, separable, bordered, sequence)
+    for make in (binary_cnn, fixed_cnn, residual, shortcut, separable, bordered, sequence, shuffled)
 }
 
 
@@ -283,7 +299,7 @@ def random_stage(step, rng):
 
     simd = lanes(step.inputs, step.inputs if step.chunks > 1 else 0)
     pe = lanes(step.outputs, step.outputs if step.chunks > 1 else 0)
-    if step.engine in {"concat", "slice"}:
+    if step.engine in PARTED:
         simd = lanes(0, step.grain)
     style = str(
         rng.choice(["dsp", "lut", "planes"] if step.engine == "product" else ["lut", "dsp"])

@@ -12,6 +12,7 @@ from brambling.layers import (
     Concat,
     Conv,
     Dense,
+    DepthToSpace,
     Flatten,
     Pool,
     Requantise,
@@ -29,6 +30,7 @@ PAIR: dict[str, Any] = {"name": "layer", "inputs": ("a", "b")}
 S8 = Fixed(8)
 IMAGE = Tensor((6, 8, 4), S8)
 TEXT: dict[str, Any] = {"start": "0", "stop": 2}
+LONG: dict[str, Any] = {"block": (2, 2, 1)}
 REAL: dict[str, Any] = {"weights": np.ones((3, 3))}
 ONE = np.array([1])
 
@@ -78,6 +80,10 @@ def table(entries, fmt=S8) -> Table:
         (table(range(3)), (Tensor((3,), Ternary()),), "3:s8.0"),
         (table(range(2)), (Tensor((3,), Bipolar()),), "3:s8.0"),
         (Upsample(**NAMES, factor=(2, 3)), (IMAGE,), "12x24x4:s8.0"),
+        (DepthToSpace(**NAMES, block=(2, 1)), (IMAGE,), "12x8x2:s8.0"),
+        (DepthToSpace(**NAMES, block=(2, 2)), (IMAGE,), "12x16x1:s8.0"),
+        (DepthToSpace(**NAMES, block=(1, 1)), (IMAGE,), "6x8x4:s8.0"),
+        (DepthToSpace(**NAMES, block=(1, 3)), (Tensor((1, 2, 6), Bipolar()),), "1x6x2:bipolar"),
         (Slice(**NAMES, start=1, stop=3), (IMAGE,), "6x8x2:s8.0"),
         (Flatten(**NAMES), (IMAGE,), "192:s8.0"),
         (Flatten(**NAMES), (Tensor((), S8),), "1:s8.0"),
@@ -192,6 +198,14 @@ def test_groups_share_the_work():
         (
             lambda: Upsample(**NAMES, factor=(2, 0)),
             "layer: factor must be 2 integers of at least 1, not (2, 0)",
+        ),
+        (
+            lambda: DepthToSpace(**NAMES, block=(0, 2)),
+            "layer: block must be 2 integers of at least 1, not (0, 2)",
+        ),
+        (
+            lambda: DepthToSpace(**NAMES, **LONG),
+            "layer: block must be 2 integers of at least 1, not (2, 2, 1)",
         ),
         (lambda: requantise([1.5]), "layer.multiplier: values must be integers, not float64"),
         (lambda: requantise([[1]]), "layer.multiplier: shape must be (channels,), not (1, 1)"),
@@ -420,6 +434,16 @@ WIDE = Tensor((6, 8, 4), Fixed(40, 0))
             Upsample(**NAMES, factor=(2, 2)),
             (Tensor((4,), S8),),
             "layer: needs an image (height, width, channels), but 'input' is 4:s8.0",
+        ),
+        (
+            DepthToSpace(**NAMES, block=(2, 2)),
+            (Tensor((4,), S8),),
+            "layer: needs an image (height, width, channels), but 'input' is 4:s8.0",
+        ),
+        (
+            DepthToSpace(**NAMES, block=(2, 3)),
+            (IMAGE,),
+            ("layer: a block of 2 by 3 pixels must divide the channels, but 'input' is 6x8x4:s8.0"),
         ),
         (
             Slice(**NAMES, start=2, stop=5),

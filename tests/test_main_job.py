@@ -61,6 +61,29 @@ def test_convolutional_networks_equal_both_models_on_real_images(name, goal, eng
     assert np.array_equal(result.outputs.argmax(axis=1), wanted[:frames])
 
 
+@pytest.mark.parametrize(
+    ("engine", "frames", "goal"),
+    [("pysim", 2, "max-fps"), ("pysim", 2, "min-area"), ("verilator", 50, "max-fps")],
+)
+def test_a_network_that_takes_pixels_apart(engine, frames, goal, cnns, random_frames, tmp_path):
+    """Saved and read again, planned, simulated: with a shuffle within and one at the end."""
+    if engine in TOOLS and shutil.which(TOOLS[engine]) is None:
+        pytest.skip(f"{TOOLS[engine]} is not on PATH")
+    made = cnns["shuffled"](3)
+    made.save(tmp_path / "net.safetensors")
+    network = api.load(tmp_path / "net.safetensors")
+    plan = api.plan(network, "ulx3s-25f", goal)
+    assert [stage.engine for stage in plan.stages].count("shuffle") == 2
+    images = random_frames(network, frames, 5)
+    result = simulate(network, plan, images, engine=engine)
+    assert result.equal_to_golden
+    assert result.cycles_equal_to_model
+    assert all(layer.cycles == layer.cycles_simulated for layer in result.layers)
+    last = network.layers[-1].name
+    wanted = golden.run(made, images, edges=(last,))[last]
+    assert np.array_equal(result.outputs, wanted.reshape(result.outputs.shape))
+
+
 def test_demo_does_the_main_job(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["demo", "tfc-w1a1", "--board", "ulx3s-25f", "--goal", "fps=100000"]) == 0

@@ -222,6 +222,6 @@ def test_refuses_accumulators_that_could_overflow():
 
 def test_kinds_are_those_of_this_module():
     assert sorted(Layer.kinds) == [
-        "Add", "ArgMax", "Concat", "Conv", "Dense", "Flatten", "Pool", "Requantise", "Slice",
-        "Table", "Thresholds", "Upsample",
+        "Add", "ArgMax", "Concat", "Conv", "Dense", "DepthToSpace", "Flatten", "Pool", "Requantise",
+        "Slice", "Table", "Thresholds", "Upsample",
     ]  # fmt: skip

@@ -17,6 +17,7 @@ from brambling.network import (
     Concat,
     Conv,
     Dense,
+    DepthToSpace,
     Flatten,
     Layer,
     Network,
@@ -86,7 +87,8 @@ def pictures():
         Slice(name="half", inputs=("sum",), start=1, stop=3),
         Concat(name="both", inputs=("half", "sum")),
         Upsample(name="up", inputs=("both",), factor=(1, 2)),
-        Pool(name="global", inputs=("up",), kind="sum"),
+        DepthToSpace(name="apart", inputs=("up",), block=(2, 3)),
+        Pool(name="global", inputs=("apart",), kind="sum"),
         Flatten(name="flat", inputs=("global",)),
         ArgMax(name="argmax", inputs=("flat",)),
     )
@@ -360,6 +362,7 @@ def named(layer, *absent, **keys):
         (named("half", "stop"), "half: stop is missing"),
         (named("half", stop=2.5), "half: start and stop must be integers, not 1 and 2.5"),
         (named("up", factor="22"), "up: factor must be 2 integers of at least 1, not 22"),
+        (named("apart", block=[2]), "apart: block must be 2 integers of at least 1, not (2,)"),
         (named("sum", inputs=["pool"]), "sum: needs two inputs or more, not 1"),
         (
             named("sum", inputs=["pool", "input"]),

@@ -193,8 +193,8 @@ def test_refuses_layers_of_an_unknown_kind(monkeypatch):
             return inputs[0]
 
     message = (
-        "x: Same has no engine; Conv, Dense, Thresholds, Requantise, Table, Pool, Upsample, Add, "
-        "Concat, Slice, ArgMax, Flatten have"
+        "x: Same has no engine; Conv, Dense, Thresholds, Requantise, Table, Pool, Upsample, "
+        "DepthToSpace, Add, Concat, Slice, ArgMax, Flatten have"
     )
     with refused(UnsupportedLayer, message):
         steps(chain(Same(name="x", inputs=("input",))))

@@ -15,7 +15,7 @@ import tomli_w
 from brambling.errors import BramblingError, ConfigError, FileProblem
 from brambling.files import write_atomically
 from brambling.network import Network
-from brambling.steps import Step, steps
+from brambling.steps import PARTED, Step, steps
 
 __all__ = ["LEAST_FIFO", "STORES", "Plan", "Stage", "Step", "steps"]
 
@@ -102,7 +102,7 @@ class Stage:
                 f"{self.layer}: pe and simd must divide the {step.outputs} outputs and "
                 f"{step.inputs} inputs of a group, not {self.pe} and {self.simd}"
             )
-        if step.engine in {"concat", "slice"} and (common := step.grain) % self.simd:
+        if step.engine in PARTED and (common := step.grain) % self.simd:
             raise ConfigError(
                 f"{self.layer}: simd must divide {common}, so that no beat has channels of two "
                 f"parts, not {self.simd}"

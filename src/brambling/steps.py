@@ -10,6 +10,7 @@ from brambling.layers import (
     Concat,
     Conv,
     Dense,
+    DepthToSpace,
     Flatten,
     Layer,
     Pool,
@@ -24,9 +25,10 @@ from brambling.layers.image import Window
 from brambling.network import Network
 from brambling.quant.formats import Bipolar
 
-__all__ = ["ELEMENTWISE", "Runs", "Step", "steps"]
+__all__ = ["ELEMENTWISE", "PARTED", "Runs", "Step", "steps"]
 
 ELEMENTWISE = ("thresholds", "requantise", "table", "add", "concat", "slice")
+PARTED = ("concat", "slice", "shuffle")  #: Their lanes divide the parts of a pixel's channels.
 LARGEST_KERNEL = 11  #: Rows or columns of a convolution's window.
 #: Widths of weights and of activations, in bits, that have an engine.
 WEIGHT_BITS, ACTIVATION_BITS = 16, 16
@@ -59,8 +61,8 @@ class Step:
     ----------
     engine
         ``"xnor"`` or ``"product"`` (matrix-vector units), ``"depthwise"``, ``"pool"``,
-        ``"upsample"``, ``"thresholds"``, ``"requantise"``, ``"table"``, ``"add"``, ``"concat"``,
-        ``"slice"`` or ``"argmax"``.
+        ``"upsample"``, ``"shuffle"``, ``"thresholds"``, ``"requantise"``, ``"table"``, ``"add"``,
+        ``"concat"``, ``"slice"`` or ``"argmax"``.
     layers
         The layers, first to last.
     sources
@@ -105,7 +107,7 @@ class Step:
             return layer.window(self.x)
         if isinstance(layer, Conv) and not layer.window.point:
             return layer.window
-        return Window(kernel=(1, 1)) if isinstance(layer, Upsample) else None
+        return Window(kernel=(1, 1)) if isinstance(layer, Upsample | DepthToSpace) else None
 
     @property
     def chunks(self) -> int:
@@ -127,7 +129,7 @@ class Step:
 
     @property
     def grain(self) -> int:
-        """Most lanes of a concat or slice in which no beat has channels of two parts."""
+        """Most lanes with which no beat has channels of two parts; see :data:`PARTED`."""
         sizes = [tensor.shape[-1] for tensor in (*self.tensors, self.result)]
         layer = self.layers[0]
         return gcd(*sizes, layer.start) if isinstance(layer, Slice) else gcd(*sizes)
@@ -150,8 +152,8 @@ class Step:
             return Runs(1, 1, 1, lanes)
         if self.engine in {"concat", "slice"}:
             most = max(t.shape[-1] for t in (*self.tensors, self.result))
-            lanes = -(-most // simd)
-        return Runs(groups, lanes, 1, taps)
+            return Runs(groups, -(-most // simd), 1, taps)
+        return Runs(groups, -(-self.outputs // simd), 1, taps)
 
     def interval(self, pe: int, simd: int, pixels: int) -> int:
         """Cycles a frame that the engine needs when nothing else limits."""
@@ -237,6 +239,7 @@ def _engine(layer: Layer, tensors: tuple[Tensor, ...]) -> str:
         Table: "table",
         Pool: "pool",
         Upsample: "upsample",
+        DepthToSpace: "shuffle",
         Add: "add",
         Concat: "concat",
         Slice: "slice",

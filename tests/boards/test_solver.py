@@ -270,7 +270,15 @@ def test_intervals_are_those_of_the_hardware(small_network, hand_plan):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_intervals_of_images_are_those_of_the_hardware(seed, image_network, any_plan):
-    network = image_network(seed % 2 == 1)
+    assert_intervals(image_network(seed % 2 == 1), any_plan, seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_intervals_where_pixels_are_taken_apart(seed, cnns, any_plan):
+    assert_intervals(cnns["shuffled"](seed), any_plan, seed)
+
+
+def assert_intervals(network, any_plan, seed):
     plan = any_plan(network, seed)
     nodes = {node.name: node for node in pipeline(network, plan)}
     for step, stage in plan.pairs(network):

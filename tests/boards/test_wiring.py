@@ -1,5 +1,7 @@
 """Who reads whom, and what stands between: as in the hardware."""
 
+from dataclasses import replace
+
 import pytest
 
 from brambling.boards.lines import LineBuffer
@@ -7,9 +9,10 @@ from brambling.boards.memories import Needs
 from brambling.boards.parts import PARTS
 from brambling.boards.resources import needs
 from brambling.boards.wiring import adapters, families, links, repixel, total, width_adapter
-from brambling.hw.accelerator import pipeline
-from brambling.network import Tensor
-from brambling.plan import steps
+from brambling.hw.accelerator import Accelerator, pipeline
+from brambling.hw.verilog import to_verilog
+from brambling.network import DepthToSpace, Network, Tensor
+from brambling.plan import Plan, Stage, steps
 from brambling.quant.formats import Fixed
 
 PART = PARTS["ecp5-85f"]
@@ -59,7 +62,15 @@ def test_families_join_at_sums(image_network):
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("seed", range(15))
 def test_adapters_are_where_the_hardware_has_them(seed, residual, image_network, any_plan):
-    network = image_network(residual)
+    assert_adapters(image_network(residual), any_plan, seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_adapters_where_pixels_are_taken_apart(seed, cnns, any_plan):
+    assert_adapters(cnns["shuffled"](seed), any_plan, seed)
+
+
+def assert_adapters(network, any_plan, seed):
     plan = any_plan(network, seed)
     found = {name for name, need in adapters(network, plan, PART) if need != Needs()}
     engines = {stage.layer for stage in plan.stages}
@@ -96,7 +107,36 @@ def test_no_adapter_costs_nothing():
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("residual", [False, True])
 def test_line_buffers_are_those_of_the_hardware(seed, residual, image_network, any_plan):
-    network = image_network(residual)
+    assert_line_buffers(image_network(residual), any_plan, seed)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_line_buffers_that_take_pixels_apart(seed, cnns, any_plan):
+    assert_line_buffers(cnns["shuffled"](seed), any_plan, seed)
+
+
+@pytest.mark.parametrize(
+    ("size", "block", "tables"),
+    [((16, 16), (2, 2), 0), ((32, 32), (4, 4), 2), ((32, 32), (2, 4), 0), ((4, 256), (2, 1), 2)],
+)
+def test_large_tables_are_in_block_ram(size, block, tables):
+    """As the hardware has them, beside the lines."""
+    x = Tensor((*size, 3 * block[0] * block[1]), Fixed(8))
+    layer = DepthToSpace(name="apart", inputs=("input",), block=block)
+    network = Network("apart", x, (layer,))
+    (step,) = steps(network)
+    stage = Stage(layer="apart", engine="shuffle", pe=3, simd=3, queue=9)
+    plan = Plan(network="apart", board="ulx3s-85f", goal="hand", clock_hz=1, stages=(stage,))
+    assert step.window
+    buffer = LineBuffer.of(step, step.window, stage, 1)
+    assert len(buffer.tables) == tables
+    verilog = to_verilog(Accelerator(pipeline(network, plan)), "apart")
+    assert verilog.count('ram_style = "block"') == buffer.banks + tables
+    alone = replace(buffer, tables=()).needs(PART, "block").blocks
+    assert buffer.needs(PART, "block").blocks >= alone + tables
+
+
+def assert_line_buffers(network, any_plan, seed):
     plan = any_plan(network, seed)
     nodes = {node.name: node.spec for node in pipeline(network, plan)}
     for step, stage in plan.pairs(network):

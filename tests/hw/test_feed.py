@@ -91,6 +91,17 @@ WINDOWS = {
         (3, 5), 2, 2, source_pixels=2, pixels=4, factor=(2, 2), **POINT
     ),
     "upsampling by three": windows((2, 5), 1, 1, pixels=4, factor=(1, 3), **POINT),
+    "split": windows((3, 4), 12, 1, factor=(2, 2), split=True, chunks=3, **POINT),
+    "split, in one row": windows((2, 5), 6, 2, factor=(1, 3), split=True, **POINT),
+    "split, in one column": windows((4, 3), 12, 2, factor=(3, 1), split=True, folds=2, **POINT),
+    "split, more pixels": windows((3, 3), 8, 1, pixels=4, factor=(2, 2), split=True, **POINT),
+    "split, pixels of three": windows(
+        (2, 4), 16, 2, source_pixels=3, pixels=5, factor=(2, 2), split=True, chunks=2, **POINT
+    ),
+    "split, pixels to one": windows(
+        (3, 5), 12, 1, source_pixels=2, factor=(2, 3), split=True, **POINT
+    ),
+    "split, one line": windows((4, 2), 8, 2, factor=(2, 2), split=True, ring=1, **POINT),
     # The slot that frees the line also reads what is overwritten first.
     "one line": windows((4, 1), 1, 1, ring=1, **POINT),
     "few lines": windows((5, 4), 2, 2, ring=3, **SAME),

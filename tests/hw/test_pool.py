@@ -32,6 +32,10 @@ class DownFeedSpec:
     chunks = folds = 1
 
     @property
+    def elements(self):
+        return self.i.elements
+
+    @property
     def pixels(self):
         return self.i.pixels
 

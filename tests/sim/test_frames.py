@@ -17,7 +17,10 @@ from brambling.sim import cycles
 from brambling.sim.cycles import Deadlock, Model, schedule
 from brambling.sim.frames import FrameModel, Unsettled
 
-KINDS = ["binary_cnn", "fixed_cnn", "residual", "shortcut", "separable", "bordered", "sequence"]
+KINDS = [
+    *("binary_cnn", "fixed_cnn", "residual", "shortcut", "separable", "bordered", "sequence"),
+    "shuffled",
+]
 FRAMES = 5
 ENOUGH = 1_000_000  #: Sweeps.
 

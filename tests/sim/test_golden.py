@@ -287,7 +287,7 @@ def test_refuses_layers_that_it_does_not_know(monkeypatch):
     network = Network("net", Tensor((3,), Bipolar()), (Same(name="x", inputs=("input",)),))
     message = (
         "x: Same has no golden model; Dense, Conv, Pool, Thresholds, Requantise, Table, Add, "
-        "Concat, Slice, Upsample, Flatten, ArgMax have"
+        "Concat, Slice, Upsample, DepthToSpace, Flatten, ArgMax have"
     )
     with pytest.raises(UnsupportedLayer, match=f"^{re.escape(message)}$"):
         golden.run(network, np.ones((1, 3), int))

@@ -11,6 +11,7 @@ from brambling.layers import (
     Add,
     Concat,
     Conv,
+    DepthToSpace,
     Flatten,
     Layer,
     Pool,
@@ -290,6 +291,39 @@ def test_slice_upsample_and_flatten():
     found = run(Upsample(**INPUT, factor=(2, 3)), tensor, x)
     for row, column in np.ndindex(6, 6):
         assert np.array_equal(found[:, row, column], x[:, row // 2, column // 3])
+
+
+@pytest.mark.parametrize("block", [(1, 1), (2, 2), (1, 3), (3, 1), (2, 3)], ids=str)
+def test_depth_to_space_takes_pixels_apart(block):
+    rows, columns = block
+    x = np.random.default_rng(7).integers(-8, 8, (2, 3, 2, 2 * rows * columns))
+    found = run(DepthToSpace(**INPUT, block=block), Tensor(x.shape[1:], Fixed(4)), x)
+    assert found.shape == (2, 3 * rows, 2 * columns, 2)
+    for n, row, column, channel in np.ndindex(found.shape):
+        part = row % rows * columns + column % columns
+        seen = x[n, row // rows, column // columns, part * 2 + channel]
+        assert found[n, row, column, channel] == seen
+
+
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_depth_to_space_is_that_of_onnx(mode, size):
+    """Mode CRD once the channels are in the other order."""
+    helper = pytest.importorskip("onnx.helper")
+    reference = pytest.importorskip("onnx.reference")
+    node = helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=size, mode=mode)
+    ends = [helper.make_tensor_value_info(n, 1, [None] * 4) for n in ("x", "y")]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    x = np.random.default_rng(3).integers(-8, 8, (2, 3, 4, 5 * size * size))
+    channels_first = x.transpose(0, 3, 1, 2).astype(np.float32)
+    (wanted,) = reference.ReferenceEvaluator(model).run(None, {"x": channels_first})
+    order = np.arange(x.shape[3])
+    if mode == "CRD":
+        order = order.reshape(5, size * size).T.reshape(-1)
+    layer = DepthToSpace(**INPUT, block=(size, size))
+    found = run(layer, Tensor(x.shape[1:], Fixed(4)), x[..., order])
+    assert np.array_equal(found, np.transpose(wanted, (0, 2, 3, 1)))
 
 
 def test_a_residual_network():

@@ -60,7 +60,11 @@ def test_every_scenario_passes(simulator, network, hand_plan, images):
 
 
 @pytest.mark.parametrize(
-    "kind", ["binary_cnn", "fixed_cnn", "residual", "separable", "bordered", "sequence"]
+    "kind",
+    [
+        *("binary_cnn", "fixed_cnn", "residual", "separable", "bordered", "sequence"),
+        pytest.param("shuffled", marks=pytest.mark.slow),
+    ],
 )
 def test_convolutional_networks_pass(kind, cnns, random_plan, random_frames):
     if shutil.which("c++") is None or shutil.which("make") is None:

@@ -41,6 +41,10 @@ SPECS = {
     "whole image": make((4, 5), 2, kernel=(4, 5), chunks=2),
     "5x5 on 4x4": make((4, 4), 1, kernel=(5, 5), padding=(2, 2, 2, 2)),
     "point, skipping": make((6, 6), 4, kernel=(1, 1), stride=(2, 2)),
+    "split": make((4, 4), 8, kernel=(1, 1), factor=(2, 2), split=True, chunks=2),
+    "split, more slots than input": make(
+        (4, 4), 4, kernel=(1, 1), factor=(2, 2), split=True, source_pixels=4
+    ),
     "upsampling": make((4, 4), 2, kernel=(1, 1), factor=(2, 2), chunks=2),
 }
 
@@ -54,7 +58,7 @@ def run(spec: WindowFeedSpec, offer=(1,), accept=(1,), depth=None):
     sink = Sink(o, next_allowed(np.array(accept, bool)))
     while any([source.step(), engine.step(), sink.step()]):
         pass
-    results = spec.rows * spec.steps * spec.chunks * spec.folds
+    results = spec.bands * spec.steps * spec.chunks * spec.folds
     assert len(o.times) == FRAMES * results
     return i.times, o.times[results - 1 :: results]
 

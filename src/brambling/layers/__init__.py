@@ -2,7 +2,7 @@
 
 from brambling.layers.base import Layer, Tensor
 from brambling.layers.elementwise import Requantise, Table, Thresholds
-from brambling.layers.image import Pool, Upsample, Window
+from brambling.layers.image import DepthToSpace, Pool, Upsample, Window
 from brambling.layers.product import Conv, Dense
 from brambling.layers.structure import Add, ArgMax, Concat, Flatten, Slice
 
@@ -12,6 +12,7 @@ __all__ = [
     "Concat",
     "Conv",
     "Dense",
+    "DepthToSpace",
     "Flatten",
     "Layer",
     "Pool",

@@ -1,4 +1,4 @@
-"""Layers that slide a window over an image, or repeat its pixels."""
+"""Layers that slide a window over an image, repeat its pixels or take them apart."""
 
 from dataclasses import dataclass
 from math import prod
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from brambling.errors import ConfigError
 from brambling.layers.base import Layer, Tensor, integers, spanning
 
-__all__ = ["Pool", "Upsample", "Window"]
+__all__ = ["DepthToSpace", "Pool", "Upsample", "Window"]
 
 POOLS = ("max", "sum", "average")
 
@@ -165,3 +165,36 @@ class Upsample(Layer):
 
     def attributes(self) -> dict[str, Any]:
         return {"factor": list(self.factor)}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DepthToSpace(Layer):
+    """Every pixel taken apart into a block of pixels, each with a part of its channels.
+
+    Also called pixel shuffle. Of ``block`` rows by columns, with ``C`` channels each, the pixel in
+    row ``i`` and column ``j`` has the channels from ``(i * columns + j) * C`` on: mode DCR of ONNX.
+    In mode CRD these are the channels ``i * columns + j``, every ``rows * columns`` of them: it is
+    the same with the channels in another order, which whatever makes them can have.
+    """
+
+    block: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if not integers(self.block, 2, 1):
+            raise ConfigError(
+                f"{self.name}: block must be 2 integers of at least 1, not {self.block}"
+            )
+
+    def output(self, *inputs: Tensor) -> Tensor:
+        x = self._one(inputs)
+        height, width, channels = self._image(x, self.inputs[0])
+        rows, columns = self.block
+        if channels % (rows * columns):
+            raise ConfigError(
+                f"{self.name}: a block of {rows} by {columns} pixels must divide the channels, but "
+                f"{self.inputs[0]!r} is {x}"
+            )
+        return Tensor((height * rows, width * columns, channels // (rows * columns)), x.fmt)
+
+    def attributes(self) -> dict[str, Any]:
+        return {"block": list(self.block)}
