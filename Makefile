@@ -2,20 +2,24 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+INSTALL := -m pip install --disable-pip-version-check --quiet
+PIP := $(BIN)/python $(INSTALL)
+# What the importer is compared with: the real qonnx and brevitas, apart from our own packages since
+# they want older ones of onnx and setuptools.
+PEERS := .venv-peers
 
 .PHONY: demo test test-full check docs bench clean
 
 demo: $(VENV)/.run
 	$(BIN)/brambling demo
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(PEERS)/.peers
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-full: $(VENV)/.dev
+test-full: $(VENV)/.dev $(PEERS)/.peers
 	$(BIN)/python -m pytest -n 2
 
-check: $(VENV)/.dev
+check: $(VENV)/.dev $(PEERS)/.peers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
@@ -33,8 +37,13 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -c constraints.txt -e ".[sim,train,dev]"
+	$(PIP) -c constraints.txt -e ".[sim,import,check,train,dev]"
 	touch $@ $(VENV)/.run
 
+$(PEERS)/.peers: constraints-peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python $(INSTALL) -c constraints-peers.txt brevitas onnxoptimizer onnxruntime qonnx torch
+	touch $@
+
 clean:
-	rm -rf $(VENV) build out docs/_build
+	rm -rf $(VENV) $(PEERS) build out docs/_build

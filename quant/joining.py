@@ -20,12 +20,23 @@ from brambling.network import (
     Tensor,
     Upsample,
 )
-from brambling.quant.formats import Fixed
-from brambling.quant.lowering import Builder, alike, unit_of, unsupported
-from brambling.quant.norms import Norm, linear
+from brambling.quant.formats import Bipolar, Fixed
+from brambling.quant.lowering import Builder, Grid, alike, unit_of, unsupported
+from brambling.quant.norms import Affine, Leak, Norm, linear, ramp
 from brambling.quant.values import Value
 
-__all__ = ["add", "average", "concat", "cut", "end", "flatten", "maximum", "repeat"]
+__all__ = [
+    "add",
+    "average",
+    "concat",
+    "cut",
+    "end",
+    "flatten",
+    "is_folded",
+    "maximum",
+    "repeat",
+    "unfolded",
+]
 
 WIDE = Fixed(62)  #: Sums before the arg-max must be of this format.
 
@@ -42,7 +53,7 @@ def maximum(
     what: str,
 ) -> Value:
     """Largest integer of a window: that of the largest value, once no channel is falling."""
-    if x.curve:
+    if x.curve or is_folded(x):
         raise unsupported(what, "input", "unquantised", builder.remedy)
     x = builder.turned(x)
     falling = x.falling()
@@ -130,6 +141,51 @@ def flatten(builder: Builder, x: Value) -> Value:
 
 def every(norms: tuple[Norm, ...], pixels: int) -> tuple[Norm, ...]:
     return norms if len(norms) == 1 else norms * pixels
+
+
+# Functions that turn back -------------------------------------------------------------------------
+
+
+def is_folded(x: Value) -> bool:
+    """Whether a leaky ReLU turns back: some of its slopes are negative."""
+    return any(isinstance(bend, Leak) and min(bend.slopes) < 0 for bend in x.bends)
+
+
+def unfolded(builder: Builder, x: Value, grid: Grid, what: str) -> Value:
+    """Round a value that turns back once, at 0.
+
+    Right of 0 one function rises, left of it another, and each is 0 where the other is not: the
+    sum of both, rounded, less what 0 is rounded to, is the function rounded.
+    """
+    places = [n for n, bend in enumerate(x.bends) if is_folded(replace(x, bends=(bend,)))]
+    if len(places) > 1:
+        raise unsupported(what, "input", "folded twice", builder.remedy)
+    (at,) = places
+    fold, behind = x.bends[at], x.bends[at + 1 :]
+    assert isinstance(fold, Leak)
+    zero = (Fraction(0),)
+    right = Leak(tuple(max(slope, zero[0]) for slope in fold.slopes))
+    left = Affine(tuple(min(slope, zero[0]) for slope in fold.slopes), zero)
+    parts = [
+        builder.quantised(
+            replace(x, bends=(*x.bends[:at], *bends, *behind), alone=False), grid, what
+        )
+        for bends in ((right,), (left, ramp))
+    ]
+    layer = Add(name=builder.name("add"), inputs=tuple(part.edge for part in parts))
+    tensor = builder.add(layer)
+    asked = grid.asked()
+    first = grid.least
+    rest = []
+    for channel in range(x.channels):
+        wanted = replace(x, bends=behind).asked(asked[channel % len(asked)], channel)
+        steps = sum(reach.holds(zero[0]) for reach in wanted)
+        rest.append(first + (2 * steps if grid.fmt == Bipolar() else steps))
+    count = x.channels if len(set(rest)) > 1 or len(grid.norms) > 1 else 1
+    norms = list(grid.norms) * (count // len(grid.norms))
+    moved = [replace(n, mean=n.mean + c) for n, c in zip(norms, rest[:count], strict=True)]
+    extra = np.array(rest[:count])
+    return Value(layer.name, tensor, alike(moved), grid.least + extra, grid.most + extra)
 
 
 # Joins --------------------------------------------------------------------------------------------
@@ -243,10 +299,10 @@ def end(builder: Builder, x: Value, argmax: bool, what: str = "output") -> Value
         x = flatten(builder, x)
         if x.order is not None:
             raise unsupported(what, "value", "a flattened image", "put a QuantLinear before it")
-    if min(norm.gain for norm in x.norms) <= 0:
-        raise unsupported(what, "scale", "0 or less", "use one above 0")
-    if len(x.norms) > 1:
-        x = comparable(builder, x, argmax, what)
+    if not any(norm.gain for norm in x.norms):
+        raise unsupported(what, "value", "a constant", "drop the layers before it")
+    if len(x.norms) > 1 or x.norms[0].gain < 0:
+        x = comparable(builder, replace(x, norms=x.each()), argmax, what)
     if argmax:
         builder.add(ArgMax(name="argmax", inputs=(x.edge,)))
     return x

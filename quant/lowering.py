@@ -30,7 +30,7 @@ __all__ = ["Builder", "Grid", "Weights", "alike", "format_of", "unsupported"]
 FEW = 4  #: Codes from which a shift is sure to be smaller than comparisons.
 MANY = 1 << 16  #: Codes of which levels are made.
 LEVELS = 255  #: Most that thresholds have an engine for.
-WEIGHT_BITS = 16  #: Widest weights that have an engine.
+WEIGHT_BITS, ACTIVATION_BITS = 16, 16  #: Widest that have an engine.
 
 
 def unsupported(what: str, attribute: str, value: object, remedy: str) -> UnsupportedLayer:
@@ -137,6 +137,8 @@ class Builder:
         self.layers: dict[str, Layer] = {}
         self.tensors = {INPUT: frame}
         self.counts: dict[str, int] = {}
+        #: By edge: the channels whose signs were moved into the weights.
+        self.turns: dict[str, NDArray[np.bool_]] = {}
         self.remedy = f"put {quantiser} before it"
 
     def input(self) -> Value:
@@ -271,6 +273,9 @@ class Builder:
         """Convolution; what is around the image, ``pad``, becomes the code that stands for it."""
         x, many = self.common(x, what, groups)
         weights = self.taken(weights, many, what, groups)
+        weights, padding = stretched(weights, stride, padding, dilation)
+        if any(padding):
+            x = self.centred(x, pad)
         layer = Conv(
             name=self.name("conv"),
             inputs=(x.edge,),
@@ -310,6 +315,24 @@ class Builder:
         shape = len(weights.codes), *[1] * (weights.codes.ndim - 2), -1
         codes = weights.codes * np.repeat(rows, outputs, axis=0).reshape(shape)
         return replace(weights, codes=codes, fmt=format_of(codes))
+
+    def centred(self, x: Value, pad: Fraction) -> Value:
+        """Value with one code for ``pad`` in all channels, if some layer can make it so."""
+        places = [place_of(norm, pad) for norm in x.norms]
+        one = len(set(places)) == 1 and places[0].denominator == 1
+        if one and (not places[0] or x.tensor.fmt.holds(np.array(int(places[0])))):
+            return x
+        times = lcm(*(place.denominator for place in places))
+        width = x.tensor.fmt.width + times.bit_length()
+        if width > ACTIVATION_BITS or max(map(abs, places)) >= 1 << ACTIVATION_BITS:
+            return x
+        bias = [-int(place * times) for place in places]
+        norms = [
+            replace(norm, gain=norm.gain / times, mean=norm.mean * times + b)
+            for norm, b in zip(x.norms, bias, strict=True)
+        ]
+        # Of one bit the format has no 0, which is what padding then is.
+        return replace(self.requantised(x, [times], bias), norms=tuple(norms))
 
     def padded(self, x: Value, pad: Fraction, what: str) -> int:
         """Code that stands for what is around an image."""
@@ -385,6 +408,10 @@ class Builder:
         """Round to codes by the smallest exact layer; see :mod:`brambling.quant.forms`."""
         if x.curve:
             raise unsupported(what, "input", "unquantised", self.remedy)
+        if grid.least == grid.most:  # One code only; a layer of thresholds has two.
+            never = Reach(Fraction(0)).never
+            fmt = Fixed.spanning(grid.least, grid.least + 1)
+            grid = replace(grid, most=grid.least + 1, fmt=fmt, rounding=None, places=[[never]])
         x, name = self.turned(x), self.name(name)
         few = grid.most - grid.least < FEW or grid.fmt == Bipolar()
         layer = None if few else self.shifted(name, x, grid, single=True)
@@ -449,11 +476,49 @@ class Builder:
         chosen = (
             falling & (-rows >= layer.fmt.min).all(axis=1) & (-rows <= layer.fmt.max).all(axis=1)
         )
+        if not chosen.any():
+            return x
         weights[chosen] *= -1
+        self.turns[x.edge] = self.turns.get(x.edge, np.zeros_like(chosen)) ^ chosen
         self.layers[x.edge] = replace(layer, weights=weights)
         tensor = self.layers[x.edge].output(self.tensors[layer.inputs[0]])
         self.tensors[x.edge] = tensor
         return replace(x.negated(chosen), tensor=tensor)
+
+
+def stretched(
+    weights: Weights,
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int],
+) -> tuple[Weights, tuple[int, int, int, int]]:
+    """Kernel with taps of weight 0 around it, where it else would skip pixels or see padding only.
+
+    A tap more behind (in front) comes with as much more padding behind (in front).
+    """
+    ends, more = list(padding), []
+    spans = [
+        (size - 1) * gap + 1 for size, gap in zip(weights.codes.shape[1:3], dilation, strict=True)
+    ]
+    point = weights.codes.shape[1:3] == (1, 1) and not any(padding)
+    for n, (span, step, gap) in enumerate(zip(spans, stride, dilation, strict=True)):
+        before, after = padding[2 * n : 2 * n + 2]
+        lack = [max(0, pad - span + 1) for pad in (after, before)]
+        if step > span and not point:
+            lack[1] = max(lack[1], step - span)
+        taps = [-(-pixels // gap) for pixels in lack]
+        more.append((taps[0], taps[1]))
+        ends[2 * n] += taps[0] * gap
+        ends[2 * n + 1] += taps[1] * gap
+    if not any(map(any, more)):
+        return weights, padding
+    codes = np.pad(weights.codes.astype(np.int64), ((0, 0), *more, (0, 0)))
+    return replace(weights, codes=codes, fmt=format_of(codes)), (
+        ends[0],
+        ends[1],
+        ends[2],
+        ends[3],
+    )
 
 
 def steps_of(x: Value, grid: Grid) -> Steps:

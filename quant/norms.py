@@ -139,6 +139,16 @@ class Clip:
             return reach.never
         return reach
 
+    def moved(self, gain: Fraction, offset: Fraction) -> "Clip":
+        """Return the clipping that does behind ``gain * y + offset`` what this one does before."""
+        low, high = (
+            end * gain + offset if isinstance(end, Fraction) else -end if gain < 0 else end
+            for end in (self.low, self.high)
+        )
+        if not gain:
+            return Clip(offset, offset)
+        return Clip(min(low, high), max(low, high))
+
 
 ramp = Clip(Fraction(0), inf)  #: Bend of a ReLU.
 
@@ -150,12 +160,18 @@ def clip(low: Level, high: Level) -> Clip:
 
 @dataclass(frozen=True)
 class Leak:
-    """Leaky ReLU: a slope above 0 for each channel, or one for all, where the value is negative."""
+    """Leaky ReLU: a slope for each channel, or one for all, where the value is negative.
+
+    With a slope below 0 it turns back, and no question about it has one answer: see
+    :func:`brambling.quant.joining.unfolded`.
+    """
 
     slopes: tuple[Fraction, ...]
 
     def __call__(self, reach: Reach, channel: int) -> Reach:
         slope = self.slopes[channel % len(self.slopes)]
+        if not slope:
+            return ramp(reach, channel)
         return reach if reach.value >= 0 else reach._replace(value=reach.value / slope)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from brambling.network import Tensor
 from brambling.quant.formats import Bipolar
-from brambling.quant.norms import Affine, Bend, Norm, Reach, row_of
+from brambling.quant.norms import Affine, Bend, Clip, Norm, Reach, row_of
 
 __all__ = ["Value"]
 
@@ -85,6 +85,11 @@ class Value:
 
     def moved(self, gains: Sequence[Fraction], offsets: Sequence[Fraction]) -> "Value":
         """Return ``gain * value + offset``, for each channel, or one for all."""
+        clips = [bend for bend in self.bends if isinstance(bend, Clip)]
+        if self.bends and len(clips) == len(self.bends) and len(gains) == len(offsets) == 1:
+            # Clipping and then moving is moving and then clipping elsewhere.
+            moved = tuple(bend.moved(gains[0], offsets[0]) for bend in clips)
+            return replace(replace(self, bends=()).moved(gains, offsets), bends=moved)
         if self.bends:
             return replace(self, bends=(*self.bends, Affine(tuple(gains), tuple(offsets))))
         count = max(len(gains), len(offsets), len(self.norms))

@@ -119,7 +119,10 @@ UNSUPPORTED = {
         [*START, nn.SiLU(), nn.MaxPool2d(2)],
         f"4 (MaxPool2d): {UNQUANTISED}",
     ),
-    "average of a ReLU": ([*FIRST, nn.LeakyReLU(), nn.AvgPool2d(2)], f"3 (AvgPool2d): {UNQUANTISED}"),
+    "average of a ReLU": (
+        [*FIRST, nn.LeakyReLU(), nn.AvgPool2d(2)],
+        f"3 (AvgPool2d): {UNQUANTISED}",
+    ),
     "sum of batch-norms": (
         [*FIRST, Joined(lambda a, b: a + b, NORM, nn.BatchNorm2d(4))],
         f"add (add): {UNQUANTISED}",

@@ -1,0 +1,462 @@
+"""Small valid models, damaged copies of them, and a process in which to try what reads them.
+
+As a program: ``mutations.py MODULE:FUNCTION SEED FIRST LAST FOLDER`` calls the function with the
+path of each damaged file and prints what came of it, one line a case.
+"""
+
+import importlib
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+__all__ = ["Outcome", "models", "mutant", "survey"]
+
+GENERAL, LAST = "qonnx.custom_op.general", "qonnx.custom_op.channels_last"
+SECONDS = 30  #: For one case, before it counts as one that hangs.
+MEMORY = 3 * 2**30  #: Bytes of addresses that a case may take beyond what the process has.
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one case: ``read``, ``refused``, or what must not be."""
+
+    case: int
+    kind: str
+    message: str
+
+    @property
+    def good(self) -> bool:
+        return self.kind in {"read", "refused"}
+
+
+class Maker:
+    """A model that grows by one node at a time."""
+
+    def __init__(self, shape: tuple[int, ...], opset: int) -> None:
+        self.rng = np.random.default_rng(len(shape) + opset)
+        self.shape, self.opset = shape, opset
+        self.nodes: list[NodeProto] = []
+        self.tensors: list[TensorProto] = []
+        self.last, self.width = "x", shape[1]  #: Tensor, and its channels.
+
+    def const(self, value: object, dtype: type = np.float32) -> str:
+        name = f"c{len(self.tensors)}"
+        self.tensors.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def noise(self, *shape: int) -> str:
+        return self.const(self.rng.normal(size=shape))
+
+    def add(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        out = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [out], domain=domain, **attributes))
+        return out
+
+    def then(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> None:
+        self.last = self.add(op, self.last, *inputs, domain=domain, **attributes)
+
+    def quant(self, tensor: str, bits: int = 4, **attributes: Any) -> str:
+        given = (tensor, self.const(0.25), self.const(0), self.const(bits))
+        return self.add("Quant", *given, domain=GENERAL, **attributes)
+
+    def model(self) -> ModelProto:
+        graph = helper.make_graph(
+            self.nodes,
+            "small",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)],
+            [helper.make_tensor_value_info(self.last, TensorProto.FLOAT, None)],
+            self.tensors,
+        )
+        opsets = [("", self.opset), (GENERAL, 1), (LAST, 1)]
+        imports = [helper.make_opsetid(*opset) for opset in opsets]
+        return helper.make_model(graph, opset_imports=imports, ir_version=6)
+
+
+def _dense() -> ModelProto:
+    m = Maker((1, 1, 4, 4), 11)
+    m.last = m.quant("x")
+    size = m.add("Gather", m.add("Shape", "x"), m.const(0, np.int64), axis=0)
+    m.then(
+        "Reshape",
+        m.add("Concat", m.add("Unsqueeze", size, axes=[0]), m.const([-1], np.int64), axis=0),
+    )
+    weights = m.add("Transpose", m.quant(m.noise(8, 16), signed=1, narrow=1), perm=[1, 0])
+    m.then("MatMul", weights)
+    ones = m.const(np.full(8, 0.5))
+    m.then("BatchNormalization", m.noise(8), m.noise(8), m.noise(8), ones, epsilon=1e-5)
+    m.then("BipolarQuant", m.const(1.0), domain="onnx.brevitas")
+    m.then("Gemm", m.quant(m.noise(3, 8)), m.noise(3), transB=1, alpha=1.0)
+    root = m.add("Pow", m.add("Add", m.const([2.0]), m.const([1e-5])), m.const(0.5))
+    m.then("Div", root)
+    return m.model()
+
+
+def _convolutional() -> ModelProto:
+    m = Maker((1, 3, 8, 8), 13)
+    m.last = m.quant("x", 8)
+    weights = m.quant(m.noise(4, 3, 3, 3), 3, signed=1, narrow=1, rounding_mode="ROUND")
+    m.then("Conv", weights, m.noise(4), kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1])
+    m.then("Relu")
+    m.last = m.quant(m.last, 4, signed=0, narrow=0, rounding_mode="HALF_UP")
+    m.then("MaxPool", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=0)
+    left, right = (m.add("Conv", m.last, m.quant(m.noise(4, 1, 1, 1)), group=4) for _ in range(2))
+    m.last = m.add("Concat", m.add("Add", left, right), left, axis=1)
+    m.then("Pad", m.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64), m.const(0.0))
+    m.then("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+    m.then("Trunc", *(m.const(v) for v in (0.25, 0, 6, 4)), domain=GENERAL, rounding_mode="FLOOR")
+    m.then("Resize", "", m.const([1, 1, 2, 2]), mode="nearest")
+    m.then("GlobalAveragePool")
+    m.then("Flatten", axis=1)
+    return m.model()
+
+
+def _qcdq() -> ModelProto:
+    m = Maker((1, 2, 6, 6), 13)
+    scale, zero = m.const(0.125), m.const(0, np.int8)
+    for _ in range(2):
+        m.then("QuantizeLinear", scale, zero)
+        m.then("Clip", m.const(-7, np.int8), m.const(7, np.int8))
+        m.then("DequantizeLinear", scale, zero)
+        codes = m.const(m.rng.integers(-7, 8, (4, m.width, 3, 3)), np.int8)
+        scales = m.const([0.5, 0.25, 0.125, 1])
+        weights = m.add("DequantizeLinear", codes, scales, m.const([0] * 4, np.int8), axis=0)
+        m.then("Conv", weights, pads=[1, 1, 1, 1])
+        m.width = 4
+    m.then("QuantizeLinear", scale, zero)
+    m.then("DequantizeLinear", scale, zero)
+    m.then("DepthToSpace", blocksize=2)
+    m.then("Slice", *(m.const(v, np.int64) for v in ([0, 0], [6, 6], [2, 3], [1, 1])))
+    m.then("Flatten")
+    m.then("Softmax", axis=-1)
+    return m.model()
+
+
+def _finn() -> ModelProto:
+    m = Maker((1, 6, 6, 2), 11)
+    m.last = m.quant("x")
+    m.then(
+        "Conv",
+        m.const(m.rng.integers(-3, 4, (4, 3, 3, 2))),
+        domain=LAST,
+        kernel_shape=[3, 3],
+        pads=[1, 1, 1, 1],
+        strides=[1, 1],
+        dilations=[1, 1],
+        group=1,
+    )
+    steps = m.const(np.sort(m.rng.normal(size=(4, 3))))
+    m.then(
+        "MultiThreshold",
+        steps,
+        domain=GENERAL,
+        out_dtype="UINT2",
+        data_layout="NHWC",
+        out_scale=1.0,
+        out_bias=0.0,
+    )
+    m.then("MaxPoolNHWC", domain=GENERAL, kernel_shape=[2, 2], pads=[0, 0, 0, 0], strides=[2, 2])
+    m.then(
+        "QuantAvgPool2d",
+        domain=GENERAL,
+        stride=1,
+        kernel=3,
+        ibits=2,
+        obits=2,
+        signed=0,
+        data_layout="NHWC",
+    )
+    m.then("Transpose", perm=[0, 3, 1, 2])
+    m.then("Reshape", m.const([1, -1], np.int64))
+    m.then("ArgMax", axis=1, keepdims=0)
+    return m.model()
+
+
+def _computed() -> ModelProto:
+    m = Maker((1, 8), 13)
+    m.last = m.quant("x")
+    count = m.add("Range", *(m.const(v, np.int64) for v in (0, 8, 1)))
+    ramp = m.add("Cast", count, to=TensorProto.FLOAT)
+    m.then("Mul", m.add("Sqrt", m.add("Expand", ramp, m.const([1, 8], np.int64))))
+    shape = m.add("Slice", m.add("Shape", "x"), m.const([1], np.int64), m.const([2], np.int64))
+    value = numpy_helper.from_array(np.asarray([0.5], np.float32))
+    m.then("Add", m.add("ConstantOfShape", shape, value=value))
+    m.then("Dropout")
+    m.then("Identity")
+    branch = helper.make_graph(
+        [helper.make_node("Squeeze", [m.last, m.const([0], np.int64)], ["inner"])],
+        "yes",
+        [],
+        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)],
+    )
+    other = helper.make_graph(
+        [helper.make_node("Identity", [m.last], ["outer"])],
+        "no",
+        [],
+        [helper.make_tensor_value_info("outer", TensorProto.FLOAT, None)],
+    )
+    test = m.add("Equal", m.const(1, np.int64), m.const(2, np.int64))
+    m.last = m.add("If", test, then_branch=branch, else_branch=other)
+    m.last = m.add("Concat", m.last, m.last, axis=1)
+    return m.model()
+
+
+def _functions() -> ModelProto:
+    m = Maker((1, 8), 18)
+    m.last = m.quant("x")
+    m.then("Twice", domain="mine")
+    m.then("Add", m.noise(8))
+    model = m.model()
+    own = [helper.make_opsetid("", 18), helper.make_opsetid("mine", 1)]
+    halves = [helper.make_node("Half", ["a"], ["b"], domain="mine")]
+    halves.append(helper.make_node("Half", ["b"], ["c"], domain="mine"))
+    sums = [helper.make_node("Add", ["a", "a"], ["b"])]
+    model.functions.append(helper.make_function("mine", "Twice", ["a"], ["c"], halves, own))
+    model.functions.append(helper.make_function("mine", "Half", ["a"], ["b"], sums, own))
+    model.opset_import.append(own[1])
+    return model
+
+
+def models() -> dict[str, ModelProto]:
+    """Return small valid models by name; between them they have most operators."""
+    makers = (_dense, _convolutional, _qcdq, _finn, _computed, _functions)
+    return {maker.__name__[1:]: maker() for maker in makers}
+
+
+SIZES = (0, 1, -1, 2, 3, 7, 255, 2**16, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63), -5)
+FLOATS = (0.0, -0.0, 1.0, -1.0, 0.3, float("nan"), float("inf"), float("-inf"), 1e38, 1e-45, 2.5)
+TEXTS = ("", "x", "t0", "no such", "ROUND", "NHWC", "NC", "é", "a\nb", "/etc/passwd", "../up", "C")
+OPS = (
+    "Relu Shape If Loop Reshape Expand Tile ConstantOfShape Range Pad Conv Identity Dropout Quant "
+    "FloatQuant Trunc NonZero Resize Split Half"
+)
+
+
+def _bytes(data: bytes, rng: random.Random) -> bytes:
+    """Damage a file as disks and networks do."""
+    damaged = bytearray(data)
+    at = rng.randrange(len(data))
+    size = min(rng.choice((1, 2, 4, 16, 64, 256)), len(data) - at)
+    match rng.randrange(6):
+        case 0:
+            for _ in range(rng.choice((1, 1, 2, 8, 32))):
+                damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        case 1:
+            del damaged[at:]
+        case 2:
+            del damaged[at : at + size]
+        case 3:
+            damaged[at:at] = damaged[at : at + size]
+        case 4:
+            damaged[at:at] = rng.randbytes(size)
+        case _:
+            damaged[at : at + size] = rng.choice((b"\0", b"\xff", b"\x7f")) * size
+    return bytes(damaged)
+
+
+def _places(message: Message) -> Iterator[tuple[Message, FieldDescriptor]]:
+    """Every field that is set, however deep."""
+    for descriptor, value in message.ListFields():
+        yield message, descriptor
+        if descriptor.message_type is not None:
+            for inner in value if descriptor.is_repeated else [value]:
+                yield from _places(inner)
+
+
+def _scalar(descriptor: FieldDescriptor, value: object, rng: random.Random) -> object:
+    if isinstance(value, bytes):
+        return _bytes(value, rng) if value else rng.randbytes(4)
+    if isinstance(value, str):
+        return rng.choice((*TEXTS, *OPS.split())) if rng.random() < 0.7 else value + "_"
+    if isinstance(value, float):
+        return rng.choice(FLOATS)
+    assert isinstance(value, int)
+    number = rng.choice((*SIZES, value + 1, value - 1, -value))
+    narrow = descriptor.cpp_type in {FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_ENUM}
+    return number if not narrow else max(-(2**31), min(2**31 - 1, number))
+
+
+def _field(model: ModelProto, rng: random.Random) -> None:
+    """Change one field of the model, or the amount of what is in it."""
+    message, descriptor = rng.choice(list(_places(model)))
+    value = getattr(message, descriptor.name)
+    if not descriptor.is_repeated:
+        if descriptor.message_type is not None or rng.random() < 0.15:
+            message.ClearField(descriptor.name)
+        else:
+            setattr(message, descriptor.name, _scalar(descriptor, value, rng))
+        return
+    at = rng.randrange(len(value))
+    action = rng.randrange(5)
+    if action == 0:
+        del value[at]
+    elif action == 1:
+        value.append(value[at])
+    elif action == 2 or descriptor.message_type is not None:
+        other = rng.randrange(len(value))
+        first, second = (
+            value[i] if descriptor.message_type is None else _copy(value[i]) for i in (at, other)
+        )
+        _put(value, at, second)
+        _put(value, other, first)
+    else:
+        value[at] = _scalar(descriptor, value[at], rng)
+
+
+def _copy(message: Message) -> Message:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+def _put(values: Any, at: int, value: object) -> None:
+    if isinstance(value, Message):
+        values[at].CopyFrom(value)
+    else:
+        values[at] = value
+
+
+def _claim(model: ModelProto, rng: random.Random) -> None:
+    """Let a tensor claim another shape than it has data for."""
+    tensor = rng.choice(model.graph.initializer)
+    tensor.dims[:] = [rng.choice(SIZES) for _ in range(rng.randrange(5))]
+
+
+def _values(model: ModelProto, rng: random.Random) -> None:
+    """Give a constant other values: no scale, no number, no shape, no bits."""
+    tensor = rng.choice(model.graph.initializer)
+    array = numpy_helper.to_array(tensor).copy()
+    if array.size:
+        choices = FLOATS if array.dtype.kind == "f" else SIZES
+        with np.errstate(all="ignore"):
+            value = np.array(rng.choice(choices)).astype(array.dtype)
+        array.flat[rng.randrange(array.size)] = value
+        if rng.random() < 0.5:
+            array[...] = value
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+def _edge(model: ModelProto, rng: random.Random) -> None:
+    """Let a node read, or make, some other tensor: one further on makes a cycle."""
+    names = [name for node in model.graph.node for name in (*node.input, *node.output)]
+    node = rng.choice(model.graph.node)
+    side = rng.choice([side for side in (node.input, node.output) if side] or [names])
+    side[rng.randrange(len(side))] = rng.choice(names)
+
+
+def _operator(model: ModelProto, rng: random.Random) -> None:
+    node = rng.choice(model.graph.node)
+    node.op_type = rng.choice((*OPS.split(), *(other.op_type for other in model.graph.node)))
+    node.domain = rng.choice((node.domain, "", GENERAL, LAST, "finn.custom_op.fpgadataflow"))
+
+
+def _sizes(model: ModelProto, rng: random.Random) -> None:
+    """Change the numbers of a node's attributes."""
+    nodes = [node for node in model.graph.node if node.attribute]
+    for attribute in rng.choice(nodes).attribute:
+        for index in range(len(attribute.ints)):
+            if rng.random() < 0.4:
+                attribute.ints[index] = rng.choice(SIZES)
+        if rng.random() < 0.4:
+            attribute.i = rng.choice(SIZES)
+
+
+def _outside(model: ModelProto, rng: random.Random) -> None:
+    """Put a tensor's data into another file."""
+    tensor = rng.choice(model.graph.initializer)
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.ClearField("raw_data")
+    facts = {"location": rng.choice(("/etc/passwd", "../up.bin", "none.bin", "", ".", "a\0b"))}
+    facts |= {"offset": str(rng.choice(SIZES)), "length": str(rng.choice(SIZES))}
+    for key, value in facts.items():
+        tensor.external_data.add(key=key, value=value)
+
+
+def _version(model: ModelProto, rng: random.Random) -> None:
+    rng.choice(model.opset_import).version = rng.choice((*range(6, 29), *SIZES))
+
+
+CHANGES: tuple[Callable[[ModelProto, random.Random], None], ...] = (
+    _field, _field, _field, _field, _claim, _values, _values, _edge, _operator, _sizes, _outside,
+    _version,
+)  # fmt: skip
+
+
+def mutant(case: int, seed: int = 0) -> bytes:
+    """Return the damaged file of that number."""
+    rng = random.Random(f"{seed}/{case}")
+    source = rng.choice(sorted(models().items()))[1]
+    if case % 3 == 0:
+        return _bytes(source.SerializeToString(deterministic=True), rng)
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        try:
+            rng.choice(CHANGES)(source, rng)
+        except Exception:  # an earlier change left nothing for this one
+            continue
+    return source.SerializeToString(deterministic=True)
+
+
+def survey(target: str, count: int, folder: Path, seed: int = 0) -> list[Outcome]:
+    """Try a function, ``module:name``, on damaged files, in processes of its own."""
+    outcomes: list[Outcome] = []
+    while len(outcomes) < count:
+        first = len(outcomes)
+        command = [sys.executable, __file__, target, *map(str, (seed, first, count, folder))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        for line in done.stdout.splitlines():
+            kind, _, message = line.partition(" ")
+            outcomes.append(Outcome(len(outcomes), kind, message))
+        if len(outcomes) < count:  # it ended in the middle of a case
+            kind = "hung" if done.returncode == -signal.SIGALRM else "crashed"
+            outcomes.append(Outcome(len(outcomes), kind, f"{done.returncode} {done.stderr[-500:]}"))
+    return outcomes
+
+
+def _limited() -> None:
+    """Bound this process: what needs more memory, or more time for one case, must not be."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return  # Windows has neither
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
+    if pages:
+        most = pages * resource.getpagesize() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends even what never returns to Python
+
+
+def _main() -> None:
+    target, seed, first, last, folder = sys.argv[1:]
+    module, _, name = target.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    from brambling.errors import BramblingError
+
+    function_file = Path(folder) / "mutant.onnx"
+    _limited()
+    for case in range(int(first), int(last)):
+        function_file.write_bytes(mutant(case, int(seed)))
+        if hasattr(signal, "alarm"):
+            signal.alarm(SECONDS)
+        try:
+            function(function_file)
+            line = "read"
+        except BramblingError as error:
+            line = f"refused {error}" if str(error).isprintable() else f"unclear {error!r}"
+        except BaseException as error:
+            line = f"failed {type(error).__name__}: {' '.join(str(error).split())}"
+        print(line, flush=True)
+    if hasattr(signal, "alarm"):
+        signal.alarm(0)
+
+
+if __name__ == "__main__":
+    _main()
