@@ -85,6 +85,7 @@ def _size(
         pixels=pixels,
         chunks=chunks,
         folds=folds,
+        pad_value=i.fmt.min,  # Any code: what pads takes no memory.
         factor=factor,
         split=split,
     )

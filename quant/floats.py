@@ -85,14 +85,8 @@ def build_float(name: str, weights: Path, dataset: str) -> FloatModel:
     ConfigError, FileProblem
         In one line, whatever it is that does not work.
     """
-    where, _, attribute = name.partition(":")
-    try:
-        make = getattr(importlib.import_module(where), attribute)
-        module = make()
-    except Exception as error:  # It is the user's code: anything may come.
-        raise ConfigError(f"{name}: cannot be called ({first_line(error)})") from None
-    if not isinstance(module, nn.Module):
-        raise ConfigError(f"{name}: must return a torch.nn.Module, not {type(module).__name__}")
+    module = made_by(name)
+    attribute = name.partition(":")[2]
     fill(module, read_tensors(weights)[0], weights, name)
     module.eval()
     shape = (2, 1, 28, 28) if dataset == "MNIST" else (2, 3, 32, 32)
@@ -104,6 +98,18 @@ def build_float(name: str, weights: Path, dataset: str) -> FloatModel:
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2:
         raise ConfigError(f"{name}: must give logits (n, classes) of pixels {shape}")
     return FloatModel(attribute, dataset, module, {})
+
+
+def made_by(name: str) -> nn.Module:
+    """Call ``"package.module:function"``, which makes a module."""
+    where, _, attribute = name.partition(":")
+    try:
+        module = getattr(importlib.import_module(where), attribute)()
+    except Exception as error:  # It is the user's code: anything may come.
+        raise ConfigError(f"{name}: cannot be called ({first_line(error)})") from None
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"{name}: must return a torch.nn.Module, not {type(module).__name__}")
+    return module
 
 
 def first_line(error: Exception) -> str:

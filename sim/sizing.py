@@ -134,12 +134,12 @@ class Sizing:
             replace(
                 stage,
                 fifo=tuple(
-                    fifo_depth(model, fifo_name(stage, k)) if depth else 0
+                    fifo_depth(model, fifo_name(stage, k)) if depth and (n, k) in self.fifos else 0
                     for k, depth in enumerate(stage.fifo)
                 ),
                 queue=queue_depth(model, named.get(f"{stage.layer}_sums", named[stage.layer])),
             )
-            for stage in stages
+            for n, stage in enumerate(stages)
         ]
 
     def _places(self) -> set[Pair]:
@@ -157,7 +157,8 @@ class Sizing:
         for n, stage in enumerate(stages):
             for k in range(len(stage.fifo)):
                 node = nodes[fifo_name(stage, k)]
-                if node.sources == (Port(gate),):  # The outside world can wait.
+                if node.sources == (Port(gate),):  # The outside world can wait: it is the FIFO.
+                    found.add((n, k))
                     continue
                 self.fifos[n, k] = node.spec.i.count
                 reader = nodes.get(f"{stage.layer}_sums", nodes[stage.layer])

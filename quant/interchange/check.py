@@ -22,6 +22,7 @@ from brambling.network import Network
 from brambling.origin import origin_of
 from brambling.quant.formats import Bipolar
 from brambling.quant.interchange import executor
+from brambling.quant.interchange.compared import Compared, Report
 from brambling.quant.interchange.graph import Graph, Node
 from brambling.quant.interchange.importer import Imported
 from brambling.quant.interchange.placed import Placed
@@ -29,7 +30,7 @@ from brambling.quant.norms import Affine, Clip, Leak
 from brambling.quant.values import Value
 from brambling.sim import golden
 
-__all__ = ["Difference", "Report", "check", "differences", "reals"]
+__all__ = ["check", "differences", "reals"]
 
 ULP = 2.0**-24  #: Largest relative error of one operation in float32.
 BITS = 24  #: Of a float32's significand.
@@ -49,84 +50,6 @@ QUANTISERS = {
     "QuantizeLinear",
     "QuantAvgPool2d",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """The first place of a tensor where both differ.
-
-    Parameters
-    ----------
-    node, tensor, edge
-        The model's node and tensor, and the network's edge that stands for it.
-    image, place
-        Image, and index in the model's tensor.
-    model, network
-        Values.
-    tie
-        Whether float32's rounding explains it.
-    count
-        Elements that differ in all.
-    """
-
-    node: str
-    tensor: str
-    edge: str
-    image: int
-    place: tuple[int, ...]
-    model: float
-    network: float
-    tie: bool
-    count: int
-
-    def __str__(self) -> str:
-        what = "a tie within float32's rounding" if self.tie else "no tie"
-        return (
-            f"{self.tensor} of {self.node} (edge {self.edge}): image {self.image}, element "
-            f"{self.place} is {self.model:.9g} in the model and {self.network:.9g} in the network, "
-            f"{what} ({self.count} differ)"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was compared.
-
-    Parameters
-    ----------
-    images, codes
-        Images, and codes of all quantisers on them.
-    ties
-        By node: codes that differ where the argument is within float32's rounding of a step.
-    carried
-        Codes that differ further on in images with a tie.
-    outputs
-        Images whose outputs differ by more than rounding; each has a tie.
-    """
-
-    images: int
-    codes: int
-    ties: Mapping[str, int]
-    carried: int
-    outputs: int
-
-    def __add__(self, other: "Report") -> "Report":
-        names = [*self.ties, *(name for name in other.ties if name not in self.ties)]
-        return Report(
-            self.images + other.images,
-            self.codes + other.codes,
-            {name: self.ties.get(name, 0) + other.ties.get(name, 0) for name in names},
-            self.carried + other.carried,
-            self.outputs + other.outputs,
-        )
-
-    def __str__(self) -> str:
-        ties = ", ".join(f"{name} {count}" for name, count in self.ties.items() if count)
-        return (
-            f"{self.images:,} images: {self.codes:,} codes equal but for float ties "
-            f"({ties or 'none'}) and {self.carried} that follow from them; outputs equal but for "
-            f"{self.outputs} images with a tie"
-        )
 
 
 def reals(value: Value, integers: NDArray, index: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -307,37 +230,6 @@ Chain = tuple[tuple[Node, Any], ...]
 # Comparing ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """A tensor in both, ``(n, *shape)``: where it differs, and where rounding may explain that."""
-
-    node: Node
-    rounds: bool
-    placed: Placed
-    model: NDArray
-    network: NDArray[np.float64]
-    differs: NDArray[np.bool_]
-    doubtful: NDArray[np.bool_]
-
-    def first(self, images: NDArray[np.bool_] | None = None) -> Difference:
-        """Describe the first place that differs, of some images only."""
-        differs = self.differs if images is None else self.differs.copy()
-        if images is not None:
-            differs[~images] = False
-        place = tuple(np.argwhere(differs)[0].tolist())
-        return Difference(
-            str(self.node),
-            self.node.outputs[0],
-            self.placed.value.edge,
-            place[0],
-            tuple(place[1:]),
-            float(self.model[place]),
-            float(self.network[place]),
-            bool(self.doubtful[place]),
-            int(differs.sum()),
-        )
-
-
 def constants_of(graph: Graph) -> tuple[dict[str, NDArray], dict[str, int | None]]:
     """Everything that does not depend on the input, and of which power of two it is a multiple.
 
@@ -365,7 +257,10 @@ def constants_of(graph: Graph) -> tuple[dict[str, NDArray], dict[str, int | None
 
 
 def differences(
-    imported: Imported, x: NDArray, network: Network | None = None
+    imported: Imported,
+    x: NDArray,
+    network: Network | None = None,
+    executed: Mapping[str, NDArray] | None = None,
 ) -> Iterator[Compared]:
     """Compare every tensor that has a meaning, in the model's order.
 
@@ -375,6 +270,9 @@ def differences(
         A batch in the model's own domain.
     network
         In place of the imported one; its edges have the same names.
+    executed
+        The model's tensors on the batch, where another tool executed it; what it does not have is
+        computed here.
 
     What differs is judged on the network's own values before it.
     """
@@ -383,13 +281,15 @@ def differences(
     assert origin is not None
     graph = imported.graph
     edges = golden.run(network, origin.input.frames(x, network.input))
+    x = origin.input.reals(x)
     tensors = {
         name: found
         for name, found in imported.tensors.items()
         if found.value.edge in edges and found.pad is None
     }
-    wanted = [node.outputs[0] for node in graph.nodes]
-    model = executor.execute(graph, x, wanted)
+    model = dict(executed or {})
+    wanted = [node.outputs[0] for node in graph.nodes if node.outputs[0] not in model]
+    model |= executor.execute(graph, x, wanted) if wanted else {}
     shadow = Shadow(graph, *constants_of(graph))
     # An input that stands for a multiple of a scale was rounded to float32 itself.
     grid = places(np.array(origin.input.quantiser.scale))
@@ -419,7 +319,7 @@ def differences(
             differs = np.abs(seen - exact) > 0.25 * step_of(found.value)
             doubtful = np.zeros_like(differs)
             if differs.any():
-                doubtful = doubts(chain, shadow, tensors, edges, exact)
+                doubtful = doubts(chain, shadow, tensors, edges, seen, found.value)
             moved = max(abs(float(norm.bias)) for norm in found.value.norms)
             shadow.bounds[name] = Bound(np.abs(exact).reshape(shape) + moved, 2, places(exact))
         else:
@@ -429,7 +329,7 @@ def differences(
             limit = (0 if bound.exact else bound.k) * ULP + 2.0**-40
             differs = np.abs(seen - exact) > np.reshape(bound.m, exact.shape) * limit
             doubtful = np.zeros_like(differs)
-        yield Compared(node, rounds, found, seen, exact, differs, doubtful)
+        yield Compared(str(node), name, found.value.edge, rounds, seen, exact, differs, doubtful)
 
 
 def step_of(value: Value) -> float:
@@ -443,15 +343,16 @@ def doubts(
     shadow: Shadow,
     tensors: Mapping[str, Placed],
     edges: Mapping[str, NDArray],
-    exact: NDArray,
+    seen: NDArray,
+    value: Value,
 ) -> NDArray[np.bool_]:
-    """Where a quantiser's argument is within rounding of a step: both ends give other codes."""
+    """Where a quantiser's argument is within rounding of a step, and the model has a side of it."""
     node = chain[0][0]
     name = next(i for i in node.inputs if i in shadow.bounds)
     bound = shadow.bounds[name]
     before = tensors.get(name)
     if before is None:  # The host computes it as the model does.
-        return np.zeros(exact.shape, bool)
+        return np.zeros(seen.shape, bool)
     real = reals(before.value, edges[before.value.edge], before.index)
     # Dividing by the scale and adding the zero-point round too.
     rest = [np.abs(shadow.fixed[i]).max() for i in node.inputs[1:3] if i in shadow.fixed]
@@ -473,14 +374,24 @@ def doubts(
                 for value in values
             ]
             source = step.outputs[0]
-        ends.append(np.stack(values).reshape(exact.shape))
-    return ends[0] != ends[1]
+        ends.append(np.stack(values).reshape(seen.shape))
+    low, high = (join(*ends) for join in (np.minimum, np.maximum))
+    reach = 0.25 * step_of(value)
+    return (ends[0] != ends[1]) & (seen > low - reach) & (seen < high + reach)
 
 
 def check(
-    imported: Imported, x: NDArray, progress: Callable[[int, int], None] = lambda done, of: None
+    imported: Imported,
+    x: NDArray,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+    executed: Mapping[str, NDArray] | None = None,
 ) -> Report:
     """Compare a network with its model on a batch in the model's domain.
+
+    Parameters
+    ----------
+    executed
+        See :func:`differences`.
 
     Raises
     ------
@@ -489,27 +400,29 @@ def check(
     """
     total = Report(0, 0, {}, 0, 0)
     for start in range(0, len(x), CHUNK):
-        total += checked(imported, x[start : start + CHUNK], start)
+        part = slice(start, start + CHUNK)
+        chunk = {name: values[part] for name, values in (executed or {}).items()}
+        total += checked(imported, x[part], start, chunk)
         progress(min(start + CHUNK, len(x)), len(x))
     return total
 
 
-def checked(imported: Imported, x: NDArray, start: int) -> Report:
+def checked(imported: Imported, x: NDArray, start: int, executed: Mapping[str, NDArray]) -> Report:
     tied = np.zeros(len(x), bool)
     codes = carried = outputs = 0
     ties: dict[str, int] = {}
-    for found in differences(imported, x):
+    for found in differences(imported, x, executed=executed):
         wrong = found.differs.reshape(len(x), -1)
         own = wrong & found.doubtful.reshape(len(x), -1)
         if found.rounds:
             codes += wrong.size
-            ties[str(found.node)] = int(own.sum())
+            ties[found.node] = int(own.sum())
             carried += int(wrong.sum() - own.sum())
         unexplained = (wrong & ~own).any(axis=1) & ~tied
         if unexplained.any():
             first = found.first(unexplained)
             raise Mismatch(f"{imported.network.name}: image {start + first.image}: {first}")
         tied |= own.any(axis=1)
-        if found.node.outputs[0] == imported.graph.output:
+        if found.tensor == imported.graph.output:
             outputs = int(wrong.any(axis=1).sum())
     return Report(len(x), codes, ties, carried, outputs)

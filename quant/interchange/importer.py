@@ -70,11 +70,15 @@ class Imported:
         The model.
     tensors
         Meaning of those of its tensors that depend on the input.
+    notes
+        What was left out or moved, in words.
     """
 
     network: Network
     graph: Graph
     tensors: Mapping[str, Placed]
+    notes: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def import_graph(graph: Graph, options: Options | None = None) -> Imported:
@@ -201,7 +205,7 @@ def finished(work: Lowering, result: Placed, options: Options, encoding: Encodin
     tensors = {
         name: turned(work.builder, x) for name, x in work.tensors.items() if isinstance(x, Placed)
     }
-    return Imported(network, graph, tensors)
+    return Imported(network, graph, tensors, origin.notes)
 
 
 def turned(builder: Builder, x: Placed) -> Placed:
@@ -232,7 +236,7 @@ def decoding_of(graph: Graph, result: Placed, last: str) -> Decoding:
     value = result.value
     if last == "argmax":
         shape = graph.shapes[graph.output][1:]
-        return Decoding(Layout(tuple(shape), (1,), (0,)), (1.0,), (0.0,), last=last)
+        return Decoding(value.edge, Layout(tuple(shape), (1,), (0,)), (1.0,), (0.0,), last=last)
     layout = layout_of(result.index, value.tensor.shape)
     if layout is None:
         raise UnsupportedLayer(
@@ -261,7 +265,7 @@ def decoding_of(graph: Graph, result: Placed, last: str) -> Decoding:
                     "affine",
                     (spread([float(n) for n in several]), spread([float(n) for n in others])),
                 ))
-    return Decoding(layout, spread(gains), spread(offsets), tuple(steps), last)
+    return Decoding(value.edge, layout, spread(gains), spread(offsets), tuple(steps), last)
 
 
 def described(encoding: Encoding) -> str:

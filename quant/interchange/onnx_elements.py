@@ -137,10 +137,12 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 @operator("BatchNormalization", text="in inference; gains may be negative or 0")
 @operator("BatchNormalization", domain=CHANNELS_LAST, text="the same")
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
+    last = node.domain == CHANNELS_LAST
     x = self.element(node)
+    if last and x.index.ndim > 1:
+        x = self.image(x, node, last=True)
     if node.attributes.get("training_mode", 0):
         raise UnsupportedLayer(f"{node}: is in training mode: export the model in evaluation")
-    last = node.domain == CHANNELS_LAST
     shape = [1] * (x.index.ndim + 1)
     shape[-1 if last else 1] = -1
     gain, bias, mean, variance = (

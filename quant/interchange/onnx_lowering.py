@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brambling.errors import ConfigError, UnsupportedLayer
-from brambling.network import Conv, Dense, Flatten, Layer
+from brambling.network import Conv, Dense, Flatten, Layer, Requantise, Table, Thresholds
 from brambling.quant.formats import Fixed
 from brambling.quant.interchange.graph import CHANNELS_LAST, QONNX, Graph, Node
 from brambling.quant.interchange.placed import Codes, Placed, fractions, image_index
@@ -233,7 +233,7 @@ class Lowering:
         shape = index.shape if last else (*index.shape[1:], index.shape[0])
         if x.value.tensor.shape == shape and np.array_equal(index, image_index(shape, last)):
             return x
-        if x.value.edge == self.source.value.edge:
+        if self.in_front(x.value.edge):
             raise Relayout(shape, (index if last else index.transpose(1, 2, 0)).reshape(-1))
         raise UnsupportedLayer(
             f"{node}: its image's elements were moved by a reshape or transpose: put those in "
@@ -251,11 +251,23 @@ class Lowering:
                 return x.moved(turned), True
         return self.image(x, node, last=last), False
 
+    def in_front(self, edge: str) -> bool:
+        """Whether nothing but layers of elements stands between the input and an edge."""
+        while edge != self.source.value.edge:
+            layer = self.builder.layers[edge]
+            if not isinstance(layer, Thresholds | Requantise | Table):
+                return False
+            (edge,) = layer.inputs
+        return True
+
     def vector(self, x: Placed) -> Placed:
         """Tensor as an edge of one dimension; where its elements lie stays as it is."""
         value = x.value
         if len(value.tensor.shape) <= 1:
             return x
+        if value.channels == 1 and self.in_front(value.edge):
+            # A vector comes in as many lanes as are wanted, an image of one channel pixel by pixel.
+            raise Relayout((x.index.size,), x.index.reshape(-1))
         pixels = prod(value.tensor.shape[:-1])
         layer = Flatten(name=self.builder.name("flatten"), inputs=(value.edge,))
         tensor = self.builder.add(layer)

@@ -36,10 +36,10 @@ from brambling.quant.interchange.structure import (
     reads,
     versions,
 )
-from brambling.quant.interchange.tensors import load
+from brambling.quant.interchange.tensors import load as array_of
 from brambling.quant.interchange.trial import try_out
 
-__all__ = ["parse", "read"]
+__all__ = ["load", "parse", "read"]
 
 #: Domains as the ``qonnx`` package knows them, for the model that is executed.
 _OUTSIDE = {QONNX: "qonnx.custom_op.general", CHANNELS_LAST: "qonnx.custom_op.channels_last"}
@@ -56,6 +56,11 @@ def read(path: Path, *, shape: tuple[int, ...] | None = None) -> Graph:
         Of the input, without the batch, where the file leaves it open.
     """
     path = Path(path)
+    return parse(load(path), path.stem, shape=shape, folder=path.parent)
+
+
+def load(path: Path) -> ModelProto:
+    """Return what an ONNX file holds, of which nothing is checked yet."""
     try:
         if not path.is_file():
             raise FileProblem(f"{path}: no such file; name an .onnx file")
@@ -67,12 +72,11 @@ def read(path: Path, *, shape: tuple[int, ...] | None = None) -> Graph:
     except (OSError, ValueError) as error:
         raise FileProblem(f"{path}: cannot be read ({brief(error)})") from None
     try:
-        model = ModelProto.FromString(contents)
+        return ModelProto.FromString(contents)
     except (DecodeError, RecursionError):
         raise FileProblem(
             f"{path}: not an ONNX file, or damaged; export or copy it again"
         ) from None
-    return parse(model, path.stem, shape=shape, folder=path.parent)
 
 
 def parse(
@@ -204,7 +208,7 @@ def _initialisers(
     for tensor in model.graph.initializer:
         if tensor.name in used:
             check_text(name, [tensor.name])
-            constants[tensor.name] = load(tensor, f"{name}: tensor {tensor.name!r}", folder)
+            constants[tensor.name] = array_of(tensor, f"{name}: tensor {tensor.name!r}", folder)
     return constants
 
 

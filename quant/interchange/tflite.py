@@ -81,6 +81,8 @@ class Imported:
         What the integers stand for; ``None`` for an index of a class.
     notes
         What was left out or moved, in words.
+    real
+        Whether the model takes, and whether it gives, real numbers, not integers.
     """
 
     network: Network
@@ -89,6 +91,7 @@ class Imported:
     input: Affine
     output: Affine | None
     notes: tuple[str, ...]
+    real: tuple[bool, bool]
 
 
 def import_tflite(path: str | os.PathLike[str], name: str | None = None) -> Imported:
@@ -257,6 +260,7 @@ def imported(plan: Outline, name: str) -> Imported:
         replace(net.values[plan.first].affine, shape=plan.info(model.inputs[0]).shape),
         None if index else result.affine,
         tuple(plan.notes),
+        tuple(model.tensors[n].dtype == "FLOAT32" for n in (model.inputs[0], model.outputs[0])),
     )
 
 

@@ -16,17 +16,28 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from brambling import api, zoo
+from brambling import api, verbs_quantise, zoo
 from brambling.errors import BramblingError, ConfigError, FileProblem
 from brambling.files import write_atomically
 from brambling.generate import generate
 from brambling.network import Network
+from brambling.origin import origin_of
 from brambling.plan import Plan
 from brambling.quant.data import read_idx, read_labels
 from brambling.report import show_simulation, show_zoo
 from brambling.sim import golden
 from brambling.sim.progress import progress_bar
 from brambling.simulation import ENGINES, Simulation, simulate
+from brambling.verbs_import import (
+    add_bisect,
+    add_export,
+    add_import,
+    add_options,
+    bisect_verb,
+    export_verb,
+    import_verb,
+    load_model,
+)
 from brambling.verbs_precision import add_arguments, precision_verb
 
 BOARD = "ulx3s-85f"
@@ -66,17 +77,39 @@ def plan_of(network: Network, args: argparse.Namespace) -> Plan:
 
 def images_of(network: Network, args: argparse.Namespace) -> tuple[NDArray, NDArray | None]:
     """Return the images and labels that the arguments name; else the package's test images."""
+    origin = origin_of(network)
     if args.images is None:
         if args.labels is not None:
             raise ConfigError("--labels belongs to --images: give both, or neither")
+        if origin is not None and origin.input.quantiser.kind != "grid":
+            raise ConfigError(
+                f"{network.name} takes what its model takes, not pixels: give --images, or import "
+                "it with --input-scale"
+            )
         dataset = zoo.dataset_of(network)
-        if args.data is not None:
-            return zoo.read_test_set(dataset, args.data)
-        return zoo.evaluation_set(dataset)
+        images, labels = (
+            zoo.evaluation_set(dataset)
+            if args.data is None
+            else zoo.read_test_set(dataset, args.data)
+        )
+        return images, None if network.output.shape else labels
     if args.data is not None:
         raise ConfigError("--data and --images both name images: give one of them")
     images = read_array(args.images)
+    if origin is not None:
+        images = origin.input.frames(images, network.input)
     return images, None if args.labels is None else read_labels(args.labels)
+
+
+def bisect_images(network: Network, args: argparse.Namespace) -> NDArray:
+    """Return the images that the arguments name, in the model's own domain."""
+    if args.images is not None:
+        return read_array(args.images)
+    origin = origin_of(network)
+    images, _ = images_of(network, args)
+    if origin is None:
+        return images
+    return origin.input.layout.to_model(images.reshape(len(images), -1))
 
 
 def bench_frames(network: Network, args: argparse.Namespace) -> NDArray | None:
@@ -129,13 +162,19 @@ def run_simulation(
 
 def simulate_verb(args: argparse.Namespace) -> int:
     """Simulate: latency, throughput, accuracy, bottleneck; RTL is compared with both models."""
-    network = api.load(args.model)
+    network = load_model(args)
+    if args.dequantise and (args.output is None or origin_of(network) is None):
+        raise ConfigError(
+            "--dequantise writes --output as the original model has it: give --output, and a "
+            "model that was imported"
+        )
     made = plan_of(network, args)
     engine = args.engine or best_engine(Console(stderr=True))
     result = run_simulation(network, made, args, engine, args.frames)
     if args.output is not None:
+        outputs = dequantised(network, args, result.frames) if args.dequantise else result.outputs
         buffer = io.BytesIO()
-        np.save(buffer, result.outputs, allow_pickle=False)
+        np.save(buffer, outputs, allow_pickle=False)
         write_atomically(args.output, buffer.getvalue())
     if args.json:
         print(json.dumps(result.to_json(), indent=2))
@@ -144,9 +183,22 @@ def simulate_verb(args: argparse.Namespace) -> int:
     return 0
 
 
+def dequantised(network: Network, args: argparse.Namespace, frames: int) -> NDArray:
+    """Return the first frames' outputs as the original model has them.
+
+    Of the golden model: whatever else has run was compared with it at every edge.
+    """
+    origin = origin_of(network)
+    assert origin is not None
+    images, _ = images_of(network, args)
+    edge = origin.output.edge
+    found = golden.run(network, golden.frames(network, images)[:frames], edges=(edge,))[edge]
+    return origin.output.reals(found.reshape(frames, -1).astype(np.int64))
+
+
 def generate_verb(args: argparse.Namespace) -> int:
     """Write Verilog with its memories, the plan, a port map, a testbench and a README."""
-    network = api.load(args.model)
+    network = load_model(args)
     made = plan_of(network, args)
     folder = args.output or Path(f"{network.name}-{made.board}")
     generated = generate(network, made, folder, bench_frames(network, args))
@@ -160,7 +212,7 @@ def generate_verb(args: argparse.Namespace) -> int:
 
 def plan_verb(args: argparse.Namespace) -> int:
     """Plan: choose how parallel each layer is, and print it or write it to a file."""
-    made = plan_of(api.load(args.model), args)
+    made = plan_of(load_model(args), args)
     if args.output is None:
         print(made.to_toml(), end="")
     else:
@@ -172,7 +224,7 @@ def verify_verb(args: argparse.Namespace) -> int:
     """Run cocotb benches on the generated Verilog: every beat, every cycle, against both models."""
     from brambling.sim.verify import verify
 
-    network = api.load(args.model)
+    network = load_model(args)
     made = plan_of(network, args)
     images, _ = images_of(network, args)
     with progress_bar() as tell:
@@ -269,7 +321,10 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(metavar="verb", required=True)
 
     model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("model", help="a network of the zoo, or a .safetensors file")
+    model.add_argument(
+        "model", help="a network of the zoo, or a .safetensors, .onnx or .tflite file"
+    )
+    add_options(model)
     planned = argparse.ArgumentParser(add_help=False)
     planned.add_argument("--board", metavar="B", help=f"board to plan for (default {BOARD})")
     planned.add_argument("--goal", metavar="G", help="max-fps (default), min-area or fps=N")
@@ -303,6 +358,11 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--engine", choices=ENGINES, help="default: the fastest there is")
     verb.add_argument("--frames", type=int, metavar="N", help="how many images (default: all)")
     verb.add_argument("--output", type=Path, metavar="OUT.npy", help="integers before the arg-max")
+    verb.add_argument(
+        "--dequantise",
+        action="store_true",
+        help="of a model of another tool: write --output as that model has it, float64",
+    )
     verb.add_argument("--vcd", type=Path, metavar="FILE", help="write a waveform")
 
     verb = add("generate", generate_verb, model, planned, data, machine)
@@ -328,6 +388,15 @@ def parser() -> argparse.ArgumentParser:
     )
 
     add_arguments(add("precision", precision_verb, machine))
+
+    options = argparse.ArgumentParser(add_help=False)
+    add_options(options)
+    add_import(add("import", import_verb, options, machine))
+    add_export(add("export", export_verb, model))
+    verb = add("bisect", bisect_verb, model, planned, data, machine)
+    verb.add_argument("--engine", choices=ENGINES, help="default: the fastest there is")
+    add_bisect(verb)
+    verbs_quantise.add_arguments(add("quantise", verbs_quantise.quantise_verb, machine))
 
     verb = add("demo", demo_verb, planned, data)
     verb.add_argument("model", nargs="?", default="sfc-w1a1")

@@ -167,6 +167,13 @@ class Encoding:
             values = operations[name](values, np.array(numbers, values.dtype))
         return self.quantiser.codes(values)
 
+    def reals(self, x: NDArray) -> NDArray:
+        """Return a batch as the model takes it: of a grid's integers the numbers they stand for."""
+        if self.quantiser.kind != "grid" or x.dtype.kind not in "iu":
+            return x
+        scale, zero = self.quantiser.scale[0], self.quantiser.zero[0]
+        return ((x.astype(np.float64) - zero) * scale).astype(np.float32)
+
     def _laid_out(self, x: NDArray, tensor: Tensor) -> NDArray:
         if x.shape[1:] == self.layout.shape:
             return self.layout.to_network(x)
@@ -185,15 +192,19 @@ class Decoding:
 
     Parameters
     ----------
+    edge
+        Of the network, whose integers these are.
     gain, offset
         For each element in the network's order, or one for all.
     steps
         ``("clip", (low, high))``, ``("leak", slopes)`` or ``("affine", (gain, offset))``, with
         numbers for each element or for all; applied in order.
     last
-        ``""``, ``"argmax"``, ``"softmax"`` or ``"logsoftmax"`` of the elements, in float64.
+        ``"softmax"`` or ``"logsoftmax"`` of the elements, in float64; ``"argmax"`` where they are
+        the index of a class; else ``""``.
     """
 
+    edge: str
     layout: Layout
     gain: tuple[float, ...]
     offset: tuple[float, ...]
@@ -201,9 +212,9 @@ class Decoding:
     last: str = ""
 
     def reals(self, integers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return outputs as the model has them, float64, of a batch ``(n, elements)``."""
+        """Return outputs as the model has them, float64, of the edge's ``(n, elements)``."""
         if self.last == "argmax":
-            return self.layout.to_model(integers.argmax(axis=1)[:, np.newaxis]).astype(np.float64)
+            return self.layout.to_model(integers.reshape(-1, 1)).astype(np.float64)
         y = integers * np.array(self.gain) + np.array(self.offset)
         for name, numbers in self.steps:
             first, second = (np.array(row) for row in (*numbers, *numbers[:1])[:2])
@@ -262,6 +273,7 @@ class Origin:
             str(facts["form"]),
             Encoding(layout_of(given["layout"]), steps, Rounding(**quantiser)),
             Decoding(
+                str(made["edge"]),
                 layout_of(made["layout"]),
                 tuple(made["gain"]),
                 tuple(made["offset"]),

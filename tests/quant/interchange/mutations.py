@@ -1,6 +1,6 @@
-"""Small valid models, damaged copies of them, and a process in which to try what reads them.
+"""Damaged copies of small valid models, and a process in which to try what reads them.
 
-As a program: ``mutations.py MODULE:FUNCTION SEED FIRST LAST FOLDER`` calls the function with the
+As a program: ``-m interchange.mutations MODULE:FUNCTION SEED FIRST LAST FOLDER`` calls the function with the
 path of each damaged file and prints what came of it, one line a case.
 """
 
@@ -11,17 +11,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
-__all__ = ["Outcome", "models", "mutant", "survey"]
+from .small_models import GENERAL, LAST, models
 
-GENERAL, LAST = "qonnx.custom_op.general", "qonnx.custom_op.channels_last"
+__all__ = ["Outcome", "models", "mutant", "road", "survey"]
+
+ABOVE = Path(__file__).parent.parent
+PROGRAM = f"{Path(__file__).parent.name}.{Path(__file__).stem}"
 SECONDS = 30  #: For one case, before it counts as one that hangs.
 MEMORY = 3 * 2**30  #: Bytes of addresses that a case may take beyond what the process has.
 
@@ -37,199 +41,6 @@ class Outcome:
     @property
     def good(self) -> bool:
         return self.kind in {"read", "refused"}
-
-
-class Maker:
-    """A model that grows by one node at a time."""
-
-    def __init__(self, shape: tuple[int, ...], opset: int) -> None:
-        self.rng = np.random.default_rng(len(shape) + opset)
-        self.shape, self.opset = shape, opset
-        self.nodes: list[NodeProto] = []
-        self.tensors: list[TensorProto] = []
-        self.last, self.width = "x", shape[1]  #: Tensor, and its channels.
-
-    def const(self, value: object, dtype: type = np.float32) -> str:
-        name = f"c{len(self.tensors)}"
-        self.tensors.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-    def noise(self, *shape: int) -> str:
-        return self.const(self.rng.normal(size=shape))
-
-    def add(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        out = f"t{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [out], domain=domain, **attributes))
-        return out
-
-    def then(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> None:
-        self.last = self.add(op, self.last, *inputs, domain=domain, **attributes)
-
-    def quant(self, tensor: str, bits: int = 4, **attributes: Any) -> str:
-        given = (tensor, self.const(0.25), self.const(0), self.const(bits))
-        return self.add("Quant", *given, domain=GENERAL, **attributes)
-
-    def model(self) -> ModelProto:
-        graph = helper.make_graph(
-            self.nodes,
-            "small",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)],
-            [helper.make_tensor_value_info(self.last, TensorProto.FLOAT, None)],
-            self.tensors,
-        )
-        opsets = [("", self.opset), (GENERAL, 1), (LAST, 1)]
-        imports = [helper.make_opsetid(*opset) for opset in opsets]
-        return helper.make_model(graph, opset_imports=imports, ir_version=6)
-
-
-def _dense() -> ModelProto:
-    m = Maker((1, 1, 4, 4), 11)
-    m.last = m.quant("x")
-    size = m.add("Gather", m.add("Shape", "x"), m.const(0, np.int64), axis=0)
-    m.then(
-        "Reshape",
-        m.add("Concat", m.add("Unsqueeze", size, axes=[0]), m.const([-1], np.int64), axis=0),
-    )
-    weights = m.add("Transpose", m.quant(m.noise(8, 16), signed=1, narrow=1), perm=[1, 0])
-    m.then("MatMul", weights)
-    ones = m.const(np.full(8, 0.5))
-    m.then("BatchNormalization", m.noise(8), m.noise(8), m.noise(8), ones, epsilon=1e-5)
-    m.then("BipolarQuant", m.const(1.0), domain="onnx.brevitas")
-    m.then("Gemm", m.quant(m.noise(3, 8)), m.noise(3), transB=1, alpha=1.0)
-    root = m.add("Pow", m.add("Add", m.const([2.0]), m.const([1e-5])), m.const(0.5))
-    m.then("Div", root)
-    return m.model()
-
-
-def _convolutional() -> ModelProto:
-    m = Maker((1, 3, 8, 8), 13)
-    m.last = m.quant("x", 8)
-    weights = m.quant(m.noise(4, 3, 3, 3), 3, signed=1, narrow=1, rounding_mode="ROUND")
-    m.then("Conv", weights, m.noise(4), kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1])
-    m.then("Relu")
-    m.last = m.quant(m.last, 4, signed=0, narrow=0, rounding_mode="HALF_UP")
-    m.then("MaxPool", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=0)
-    left, right = (m.add("Conv", m.last, m.quant(m.noise(4, 1, 1, 1)), group=4) for _ in range(2))
-    m.last = m.add("Concat", m.add("Add", left, right), left, axis=1)
-    m.then("Pad", m.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64), m.const(0.0))
-    m.then("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
-    m.then("Trunc", *(m.const(v) for v in (0.25, 0, 6, 4)), domain=GENERAL, rounding_mode="FLOOR")
-    m.then("Resize", "", m.const([1, 1, 2, 2]), mode="nearest")
-    m.then("GlobalAveragePool")
-    m.then("Flatten", axis=1)
-    return m.model()
-
-
-def _qcdq() -> ModelProto:
-    m = Maker((1, 2, 6, 6), 13)
-    scale, zero = m.const(0.125), m.const(0, np.int8)
-    for _ in range(2):
-        m.then("QuantizeLinear", scale, zero)
-        m.then("Clip", m.const(-7, np.int8), m.const(7, np.int8))
-        m.then("DequantizeLinear", scale, zero)
-        codes = m.const(m.rng.integers(-7, 8, (4, m.width, 3, 3)), np.int8)
-        scales = m.const([0.5, 0.25, 0.125, 1])
-        weights = m.add("DequantizeLinear", codes, scales, m.const([0] * 4, np.int8), axis=0)
-        m.then("Conv", weights, pads=[1, 1, 1, 1])
-        m.width = 4
-    m.then("QuantizeLinear", scale, zero)
-    m.then("DequantizeLinear", scale, zero)
-    m.then("DepthToSpace", blocksize=2)
-    m.then("Slice", *(m.const(v, np.int64) for v in ([0, 0], [6, 6], [2, 3], [1, 1])))
-    m.then("Flatten")
-    m.then("Softmax", axis=-1)
-    return m.model()
-
-
-def _finn() -> ModelProto:
-    m = Maker((1, 6, 6, 2), 11)
-    m.last = m.quant("x")
-    m.then(
-        "Conv",
-        m.const(m.rng.integers(-3, 4, (4, 3, 3, 2))),
-        domain=LAST,
-        kernel_shape=[3, 3],
-        pads=[1, 1, 1, 1],
-        strides=[1, 1],
-        dilations=[1, 1],
-        group=1,
-    )
-    steps = m.const(np.sort(m.rng.normal(size=(4, 3))))
-    m.then(
-        "MultiThreshold",
-        steps,
-        domain=GENERAL,
-        out_dtype="UINT2",
-        data_layout="NHWC",
-        out_scale=1.0,
-        out_bias=0.0,
-    )
-    m.then("MaxPoolNHWC", domain=GENERAL, kernel_shape=[2, 2], pads=[0, 0, 0, 0], strides=[2, 2])
-    m.then(
-        "QuantAvgPool2d",
-        domain=GENERAL,
-        stride=1,
-        kernel=3,
-        ibits=2,
-        obits=2,
-        signed=0,
-        data_layout="NHWC",
-    )
-    m.then("Transpose", perm=[0, 3, 1, 2])
-    m.then("Reshape", m.const([1, -1], np.int64))
-    m.then("ArgMax", axis=1, keepdims=0)
-    return m.model()
-
-
-def _computed() -> ModelProto:
-    m = Maker((1, 8), 13)
-    m.last = m.quant("x")
-    count = m.add("Range", *(m.const(v, np.int64) for v in (0, 8, 1)))
-    ramp = m.add("Cast", count, to=TensorProto.FLOAT)
-    m.then("Mul", m.add("Sqrt", m.add("Expand", ramp, m.const([1, 8], np.int64))))
-    shape = m.add("Slice", m.add("Shape", "x"), m.const([1], np.int64), m.const([2], np.int64))
-    value = numpy_helper.from_array(np.asarray([0.5], np.float32))
-    m.then("Add", m.add("ConstantOfShape", shape, value=value))
-    m.then("Dropout")
-    m.then("Identity")
-    branch = helper.make_graph(
-        [helper.make_node("Squeeze", [m.last, m.const([0], np.int64)], ["inner"])],
-        "yes",
-        [],
-        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)],
-    )
-    other = helper.make_graph(
-        [helper.make_node("Identity", [m.last], ["outer"])],
-        "no",
-        [],
-        [helper.make_tensor_value_info("outer", TensorProto.FLOAT, None)],
-    )
-    test = m.add("Equal", m.const(1, np.int64), m.const(2, np.int64))
-    m.last = m.add("If", test, then_branch=branch, else_branch=other)
-    m.last = m.add("Concat", m.last, m.last, axis=1)
-    return m.model()
-
-
-def _functions() -> ModelProto:
-    m = Maker((1, 8), 18)
-    m.last = m.quant("x")
-    m.then("Twice", domain="mine")
-    m.then("Add", m.noise(8))
-    model = m.model()
-    own = [helper.make_opsetid("", 18), helper.make_opsetid("mine", 1)]
-    halves = [helper.make_node("Half", ["a"], ["b"], domain="mine")]
-    halves.append(helper.make_node("Half", ["b"], ["c"], domain="mine"))
-    sums = [helper.make_node("Add", ["a", "a"], ["b"])]
-    model.functions.append(helper.make_function("mine", "Twice", ["a"], ["c"], halves, own))
-    model.functions.append(helper.make_function("mine", "Half", ["a"], ["b"], sums, own))
-    model.opset_import.append(own[1])
-    return model
-
-
-def models() -> dict[str, ModelProto]:
-    """Return small valid models by name; between them they have most operators."""
-    makers = (_dense, _convolutional, _qcdq, _finn, _computed, _functions)
-    return {maker.__name__[1:]: maker() for maker in makers}
 
 
 SIZES = (0, 1, -1, 2, 3, 7, 255, 2**16, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63), -5)
@@ -410,8 +221,8 @@ def survey(target: str, count: int, folder: Path, seed: int = 0) -> list[Outcome
     outcomes: list[Outcome] = []
     while len(outcomes) < count:
         first = len(outcomes)
-        command = [sys.executable, __file__, target, *map(str, (seed, first, count, folder))]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-m", PROGRAM, target, *map(str, (seed, first, count, folder))]
+        done = subprocess.run(command, cwd=ABOVE, capture_output=True, text=True, check=False)
         for line in done.stdout.splitlines():
             kind, _, message = line.partition(" ")
             outcomes.append(Outcome(len(outcomes), kind, message))
@@ -419,6 +230,23 @@ def survey(target: str, count: int, folder: Path, seed: int = 0) -> list[Outcome
             kind = "hung" if done.returncode == -signal.SIGALRM else "crashed"
             outcomes.append(Outcome(len(outcomes), kind, f"{done.returncode} {done.stderr[-500:]}"))
     return outcomes
+
+
+def road(path: Path) -> None:
+    """Go from a file to a network: with the input as the model rounds it, and by a given scale."""
+    from brambling.errors import BramblingError
+    from brambling.quant.interchange.models import read
+
+    refusals: list[BramblingError] = []
+    for scale in (None, Fraction(1, 255)):
+        try:
+            read(path, scale=scale)
+        except BramblingError as error:
+            if not str(error).isprintable():
+                raise
+            refusals.append(error)
+    if len(refusals) == 2:
+        raise refusals[0]
 
 
 def _limited() -> None:
