@@ -78,7 +78,6 @@ class Imported:
     graph: Graph
     tensors: Mapping[str, Placed]
     notes: tuple[str, ...]
-    notes: tuple[str, ...]
 
 
 def import_graph(graph: Graph, options: Options | None = None) -> Imported:

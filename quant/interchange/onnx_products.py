@@ -13,7 +13,7 @@ from brambling.quant import joining
 from brambling.quant.interchange.graph import CHANNELS_LAST, QONNX, Node
 from brambling.quant.interchange.onnx_lowering import Lowering, operator, pair_of
 from brambling.quant.interchange.onnx_quantisers import rounding_grid
-from brambling.quant.interchange.placed import Codes, Pad, Placed, fractions
+from brambling.quant.interchange.placed import Codes, Pad, Placed, finite, fractions
 from brambling.quant.lowering import WEIGHT_BITS, Weights, format_of
 from brambling.quant.values import Value
 
@@ -33,7 +33,9 @@ def weights_at(self: Lowering, node: Node, place: int) -> Codes:
     what = f"{node}: weights"
     if array.dtype.kind in "iu":
         return Codes(array.astype(np.int64), np.full([1] * array.ndim, Fraction(1), object))
-    numbers = fractions(array, what)
+    finite(array, what)
+    numbers, places = np.unique(array, return_inverse=True)
+    numbers = fractions(numbers, what)
     unit = unit_of(numbers)
     # Signs of a float scale, as QONNX's own passes leave them, are a grid; floats as such are not.
     if max(abs(number / unit) for number in numbers) >= 1 << WEIGHT_BITS - 1:
@@ -41,7 +43,7 @@ def weights_at(self: Lowering, node: Node, place: int) -> Codes:
             f"{what} are floats on no grid of {WEIGHT_BITS} bits: put a quantiser (IntQuant) on "
             "them, or make the model with 'brambling quantise'"
         )
-    codes = np.array([int(number / unit) for number in numbers]).reshape(array.shape)
+    codes = np.array([int(number / unit) for number in numbers])[places].reshape(array.shape)
     return Codes(codes, np.full([1] * array.ndim, unit, object))
 
 

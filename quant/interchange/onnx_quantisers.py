@@ -15,7 +15,7 @@ from brambling.quant.formats import Bipolar, Fixed
 from brambling.quant.interchange.graph import QONNX, Node
 from brambling.quant.interchange.onnx_elements import each
 from brambling.quant.interchange.onnx_lowering import Lowering, operator
-from brambling.quant.interchange.placed import Codes, Placed, channels_of, fractions
+from brambling.quant.interchange.placed import Codes, Placed, channels_of, finite, fractions
 from brambling.quant.lowering import Grid
 from brambling.quant.norms import Norm, Reach, linear
 from brambling.quant.rounding import QONNX as ROUNDINGS
@@ -197,7 +197,7 @@ def int_weights(
         self.constant(node, place, what).astype(np.float32)
         for place, what in ((1, "scale"), (2, "zero-point"))
     )
-    fractions(x, f"{node}: weights")
+    finite(x, f"{node}: weights")
     positive(fractions(scale, f"{node}: scale"), node)
     fractions(zero, f"{node}: zero-point")
     y = x / scale + zero
@@ -225,7 +225,7 @@ def shifted_codes(node: Node, codes: NDArray, zero: NDArray, scale: NDArray) -> 
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     if self.is_constant(node.inputs[0]):
         x = self.constant(node, 0, "input")
-        fractions(x, f"{node}: weights")
+        finite(x, f"{node}: weights")
         scale = self.constant(node, 1, "scale")
         return [shifted_codes(node, np.where(x >= 0, 1, -1), np.zeros(()), scale)]
     x = self.element(node)
@@ -401,7 +401,7 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     positive(fractions(scale, f"{node}: scale"), node)
     if self.is_constant(node.inputs[0]):
         x = self.constant(node, 0, "input")
-        fractions(x, f"{node}: weights")
+        finite(x, f"{node}: weights")
         shape = axis_shape(node, x.ndim, scale.size)
         y = np.rint(x / scale.reshape(shape)) + zero.astype(np.int64).reshape(shape)
         codes = np.clip(y, low, high).astype(np.int64)

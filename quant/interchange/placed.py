@@ -13,7 +13,16 @@ from brambling.errors import ConfigError, UnsupportedLayer
 from brambling.origin import Layout
 from brambling.quant.values import Value
 
-__all__ = ["Codes", "Pad", "Placed", "channels_of", "fractions", "image_index", "layout_of"]
+__all__ = [
+    "Codes",
+    "Pad",
+    "Placed",
+    "channels_of",
+    "finite",
+    "fractions",
+    "image_index",
+    "layout_of",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +111,8 @@ def image_index(shape: Sequence[int], last: bool = False) -> NDArray[np.int64]:
     return index if last else index.transpose(2, 0, 1)
 
 
-def fractions(array: NDArray, what: str) -> list[Fraction]:
-    """Numbers as the fractions that they are; refuse what is not finite."""
+def finite(array: NDArray, what: str) -> None:
+    """Refuse what is no finite number, and name the first."""
     values = np.asarray(array).reshape(-1)
     if values.dtype.kind not in "iufb":
         raise ConfigError(f"{what}: must be numbers, not {values.dtype}")
@@ -113,7 +122,12 @@ def fractions(array: NDArray, what: str) -> list[Fraction]:
             f"{what}: element {wrong[0]} must be finite, not {values[wrong[0]]}: export a model "
             "whose training converged"
         )
-    return [Fraction(value) for value in values.tolist()]
+
+
+def fractions(array: NDArray, what: str) -> list[Fraction]:
+    """Numbers as the fractions that they are; refuse what is not finite."""
+    finite(array, what)
+    return [Fraction(value) for value in np.asarray(array).reshape(-1).tolist()]
 
 
 def channels_of(array: NDArray, x: Placed, what: str) -> NDArray:
