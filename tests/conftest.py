@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from brambling.cli import main
 from brambling.network import (
     Add,
     ArgMax,
@@ -332,3 +333,32 @@ def random_plan():
         return Plan(network=network.name, board="ulx3s-85f", goal="hand", clock_hz=1, stages=stages)
 
     return make
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run a command line; return its status, standard output and standard error."""
+
+    monkeypatch.setattr("brambling.sim.progress.PATIENCE", float("inf"))
+
+    def call(*argv):
+        status = main([str(arg) for arg in argv])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """Run a command line that must fail; return the one line that it says."""
+
+    def call(*argv):
+        status, out, err = run(*argv)
+        assert status == 2
+        assert not out
+        assert err.count("\n") == 1
+        assert err.startswith("brambling: error: ")
+        return err.removeprefix("brambling: error: ").rstrip("\n")
+
+    return call

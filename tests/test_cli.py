@@ -19,35 +19,6 @@ from brambling.sim import golden
 TFC = ("tfc-w1a1", "--engine", "cycles")
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run a command line; return its status, standard output and standard error."""
-
-    monkeypatch.setattr("brambling.sim.progress.PATIENCE", float("inf"))
-
-    def call(*argv):
-        status = main([str(arg) for arg in argv])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
-
-
-@pytest.fixture
-def refused(run):
-    """Run a command line that must fail; return the one line that it says."""
-
-    def call(*argv):
-        status, out, err = run(*argv)
-        assert status == 2
-        assert not out
-        assert err.count("\n") == 1
-        assert err.startswith("brambling: error: ")
-        return err.removeprefix("brambling: error: ").rstrip("\n")
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def network(small_network):
     return small_network((12, 8, 4), 1)

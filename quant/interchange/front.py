@@ -12,6 +12,7 @@ from brambling.network import Tensor
 from brambling.origin import Rounding
 from brambling.quant.formats import Bipolar, Fixed
 from brambling.quant.interchange.graph import Graph, Node
+from brambling.quant.interchange.onnx_attributes import flag
 from brambling.quant.interchange.onnx_elements import end_of
 from brambling.quant.interchange.onnx_lowering import OPERATORS, Lowered, Lowering
 from brambling.quant.interchange.onnx_quantisers import (
@@ -158,9 +159,9 @@ class Front:
     ) -> Made:
         """IntQuant."""
         shape = x.value.tensor.shape
-        signed = bool(node.attributes.get("signed", 1))
+        signed, narrow = flag(node, "signed", True), flag(node, "narrow")
         bits = channels_of(widths_of(work, node, 3), x, f"{node}: bit width").tolist()
-        ends = [limits_of(n, signed, bool(node.attributes.get("narrow", 0))) for n in bits]
+        ends = [limits_of(n, signed, narrow) for n in bits]
         scales, zeros = (fractions(part, f"{node}: scale") for part in (scale, zero))
         if min(scales) <= 0:
             raise UnsupportedLayer(f"{node}: scale must be above 0: train anew")

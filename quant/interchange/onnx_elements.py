@@ -11,6 +11,7 @@ from brambling.errors import UnsupportedLayer
 from brambling.quant import joining
 from brambling.quant.formats import Bipolar
 from brambling.quant.interchange.graph import CHANNELS_LAST, Node
+from brambling.quant.interchange.onnx_attributes import flag, real, refuse
 from brambling.quant.interchange.onnx_lowering import Lowering, operator
 from brambling.quant.interchange.placed import Codes, Placed, channels_of, fractions
 from brambling.quant.lowering import Grid
@@ -63,8 +64,8 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     live = [n for n, name in enumerate(node.inputs) if not self.is_constant(name)]
     if len(live) == len(node.inputs):
         return joined(self, node, [1] * len(live))
-    if len(node.inputs) != 2:
-        raise UnsupportedLayer(f"{node}: adds constants to branches: use two nodes")
+    if len(node.inputs) != 2 or not live:
+        raise UnsupportedLayer(f"{node}: adds several constants: fold them, or use two nodes")
     x = self.element(node, live[0])
     return meant(self, x, [ONE], each(self, node, 1 - live[0], x, "summand"), node)
 
@@ -141,7 +142,7 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     x = self.element(node)
     if last and x.index.ndim > 1:
         x = self.image(x, node, last=True)
-    if node.attributes.get("training_mode", 0):
+    if flag(node, "training_mode"):
         raise UnsupportedLayer(f"{node}: is in training mode: export the model in evaluation")
     shape = [1] * (x.index.ndim + 1)
     shape[-1 if last else 1] = -1
@@ -152,7 +153,7 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
         )
         for place, what in enumerate(("scale", "bias", "mean", "variance"), 1)
     )
-    epsilon = Fraction(float(np.float32(node.attributes.get("epsilon", 1e-5))))
+    epsilon = real(node, "epsilon", 1e-5)
     count = x.value.channels
     rows = zip(
         *(list(part) * (count // len(part)) for part in (gain, bias, mean, variance)), strict=True
@@ -174,8 +175,7 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 
 @operator("LeakyRelu", text="of any slope")
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
-    slope = Fraction(float(np.float32(node.attributes.get("alpha", 0.01))))
-    return leaking(self, node, [slope])
+    return leaking(self, node, [real(node, "alpha", 0.01)])
 
 
 @operator("PRelu", text="of any slopes, per tensor or channel")
@@ -211,14 +211,17 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 def end_of(self: Lowering, node: Node, place: int, key: str, beyond: float) -> Fraction | float:
     """Bound of a clipping, an attribute up to operator set 10, then an input."""
     if key in node.attributes:
-        value = np.float32(node.attributes[key])
-    elif self.given(node, place):
-        value = self.constant(node, place, key).reshape(-1)[0]
+        value = node.attributes[key]
+        if not isinstance(value, int | float):
+            refuse(node, key, "a number", value)
+        return value if abs(value) == inf else real(node, key, 0)
+    if self.given(node, place):
+        array = self.single(node, place, key)
     else:
         return beyond
-    if np.isinf(value):
-        return float(value)
-    (number,) = fractions(np.asarray(value), f"{node}: {key}")
+    if np.isinf(array):
+        return float(array)
+    (number,) = fractions(array, f"{node}: {key}")
     return beyond if abs(number) > 3e38 else number
 
 

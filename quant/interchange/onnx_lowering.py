@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from brambling.errors import ConfigError, UnsupportedLayer
 from brambling.network import Conv, Dense, Flatten, Layer, Requantise, Table, Thresholds
 from brambling.quant.formats import Fixed
 from brambling.quant.interchange.graph import CHANNELS_LAST, QONNX, Graph, Node
+from brambling.quant.interchange.onnx_attributes import integers
 from brambling.quant.interchange.placed import Codes, Placed, fractions, image_index
 from brambling.quant.lowering import Builder, Grid
 from brambling.quant.values import Value
@@ -177,6 +177,24 @@ class Lowering:
         if name not in self.graph.constants:
             raise UnsupportedLayer(f"{node}: its {what} must be a constant, not {name!r}")
         return self.graph.constants[name]
+
+    def single(self, node: Node, place: int, what: str) -> NDArray:
+        """Return an input that must be one number, known beforehand."""
+        array = self.constant(node, place, what)
+        if array.size != 1:
+            raise ConfigError(
+                f"{node}: its {what} must be one number, not of shape {array.shape}: export it anew"
+            )
+        return array.reshape(())
+
+    def integers(self, node: Node, place: int, what: str) -> list[int]:
+        """Return an input that must be integers, known beforehand."""
+        array = self.constant(node, place, what)
+        if array.dtype.kind not in "iu":
+            raise ConfigError(
+                f"{node}: its {what} must be integers, not {array.dtype}: export it anew"
+            )
+        return array.reshape(-1).tolist()
 
     def numbers(self, node: Node, place: int, what: str) -> list[Fraction]:
         """Return an input as exact numbers: a constant, or one that a quantiser made."""
@@ -342,9 +360,7 @@ class Lowering:
         return Placed(value, index)
 
 
-def pair_of(values: Any, default: tuple[int, int]) -> tuple[int, int]:
-    """Numbers for rows and columns; of one dimension, of columns."""
-    if values is None:
-        return default
-    numbers = [int(n) for n in values]
-    return (default[0], numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
+def pair_of(node: Node, key: str, rank: int) -> tuple[int, int]:
+    """Attribute's numbers for rows and columns, 1 if not given; of one dimension, of columns."""
+    rows, columns = (1, *integers(node, key, [1] * rank, rank))[-2:]
+    return rows, columns

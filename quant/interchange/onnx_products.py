@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from brambling.errors import UnsupportedLayer
+from brambling.network import Conv
 from brambling.quant import joining
+from brambling.quant.formats import Fixed
 from brambling.quant.interchange.graph import CHANNELS_LAST, QONNX, Node
+from brambling.quant.interchange.onnx_attributes import flag, integer, integers, real, text
 from brambling.quant.interchange.onnx_lowering import Lowering, operator, pair_of
-from brambling.quant.interchange.onnx_quantisers import rounding_grid
+from brambling.quant.interchange.onnx_quantisers import NUMBER_BITS, rounding_grid
 from brambling.quant.interchange.placed import Codes, Pad, Placed, finite, fractions
 from brambling.quant.lowering import WEIGHT_BITS, Weights, format_of
 from brambling.quant.values import Value
@@ -92,10 +95,9 @@ def bias_of(self: Lowering, node: Node, place: int) -> list[Fraction]:
 def sides(node: Node, shape: Sequence[int], kernel: Sequence[int], pad: Pad | None) -> Sides:
     """Return the padding: top, bottom, left, right; a Pad in front adds to it."""
     rank = len(kernel)
-    strides = node.attributes.get("strides", [1] * rank)
-    dilations = node.attributes.get("dilations", [1] * rank)
-    kind = node.attributes.get("auto_pad", "NOTSET")
-    pads = list(node.attributes.get("pads", [0] * 2 * rank))
+    strides, dilations = (integers(node, key, [1] * rank, rank) for key in ("strides", "dilations"))
+    kind = text(node, "auto_pad", "NOTSET", ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"))
+    pads = list(integers(node, "pads", [0] * 2 * rank, 2 * rank))
     if kind in {"SAME_UPPER", "SAME_LOWER"}:
         before, after = [], []
         for n, k, s, d in zip(shape, kernel, strides, dilations, strict=True):
@@ -149,8 +151,7 @@ def convolution(self: Lowering, node: Node, last: bool) -> list[Placed]:
     size = size[::-1] if turned else size
     rank = len(x.shape) - 1
     padding = sides(node, size[-rank:], kernel[-rank:], found.pad)
-    stride = pair_of(node.attributes.get("strides"), (1, 1))
-    dilation = pair_of(node.attributes.get("dilations"), (1, 1))
+    stride, dilation = (pair_of(node, key, rank) for key in ("strides", "dilations"))
     if turned:
         rows = replace(rows, codes=rows.codes.swapaxes(1, 2))
         padding = padding[2], padding[3], padding[0], padding[1]
@@ -162,8 +163,8 @@ def convolution(self: Lowering, node: Node, last: bool) -> list[Placed]:
         stride=stride,
         padding=padding,
         dilation=dilation,
-        groups=int(node.attributes.get("group", 1)),
-        pad=check_pad(node, node.attributes.get("pads", ()), found.pad),
+        groups=integer(node, "group", 1, 1),
+        pad=check_pad(node, integers(node, "pads", ()), found.pad),
     )
     return [self.fresh(value, x, last=last, turned=turned)]
 
@@ -175,13 +176,13 @@ def single_pixel(self: Lowering, node: Node, x: Placed, rows: Weights, last: boo
     outputs = len(rows.codes)
     if index is None or index.size != rows.codes.shape[3] or int(np.prod(shape)) != outputs:
         return None
-    if int(node.attributes.get("group", 1)) != 1 or x.value.tensor.shape[:-1] == (1, 1):
+    if integer(node, "group", 1, 1) != 1 or x.value.tensor.shape[:-1] == (1, 1):
         return None
     kernel = rows.codes.shape[1:3][-len(shape) + 2 :]
     top, _, left, _ = sides(node, [1] * len(kernel), kernel, x.pad)
     if x.pad is not None and x.pad.value:
         return None
-    dilation = pair_of(node.attributes.get("dilations"), (1, 1))
+    dilation = pair_of(node, "dilations", len(kernel))
     if top % dilation[0] or left % dilation[1]:
         return None
     tap = rows.codes[:, top // dilation[0], left // dilation[1]]
@@ -232,17 +233,15 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 @operator("Gemm", text="by constant matrices, with alpha and beta")
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     x = self.placed(node)
-    if bool(node.attributes.get("transA", 0)) != x.across or len(x.shape) != 1:
+    if flag(node, "transA") != x.across or len(x.shape) != 1:
         raise UnsupportedLayer(f"{node}: its input must be vectors, the batch first")
     x = replace(x, across=False)
     weights = weights_at(self, node, 1)
-    alpha, beta = (
-        Fraction(float(np.float32(node.attributes.get(key, 1)))) for key in ("alpha", "beta")
-    )
-    if not node.attributes.get("transB", 0):
+    alpha, beta = (real(node, key, 1) for key in ("alpha", "beta"))
+    if not flag(node, "transB"):
         weights = weights.transposed((1, 0))
     if not alpha:
-        raise UnsupportedLayer(f"{node}: alpha must not be 0")
+        raise UnsupportedLayer(f"{node}: alpha must not be 0: remove the node")
     bias = [beta * number for number in bias_of(self, node, 2)]
     rows = rows_of(replace(weights, scale=weights.scale * alpha), bias, str(node))
     return [matrix(self, node, x, rows)]
@@ -256,7 +255,7 @@ def ceiled(
 ) -> Sides:
     """Pad more, so that windows that begin within the image are whole: ceil_mode."""
     top, bottom, left, right = pad
-    if not node.attributes.get("ceil_mode", 0):
+    if not flag(node, "ceil_mode"):
         return pad
     more = []
     for n, k, s, (a, b) in zip(size, kernel, stride, ((top, bottom), (left, right)), strict=True):
@@ -277,14 +276,20 @@ class Slide:
     padding: Sides
     whole: bool
 
+    @property
+    def near(self) -> tuple[int, int]:
+        """Stride, but 1 where it would skip pixels."""
+        rows, columns = (s if s <= k else 1 for k, s in zip(self.kernel, self.stride, strict=True))
+        return rows, columns
+
 
 def slide_of(node: Node, x: Placed, pad: Pad | None, turned: bool) -> Slide:
     """Read a pooling's attributes; rows for columns where the image is turned."""
-    given = node.attributes["kernel_shape"]
-    kernel = pair_of(given, (1, 1))
-    stride = pair_of(node.attributes.get("strides"), (1, 1))
-    if pair_of(node.attributes.get("dilations"), (1, 1)) != (1, 1):
-        raise UnsupportedLayer(f"{node}: dilations must be 1")
+    rank = len(x.shape) - 1
+    given = integers(node, "kernel_shape", count=rank)
+    kernel, stride = (pair_of(node, key, rank) for key in ("kernel_shape", "strides"))
+    if pair_of(node, "dilations", rank) != (1, 1):
+        raise UnsupportedLayer(f"{node}: dilations must be 1: pool without gaps")
     size = x.value.tensor.shape[:2]
     size = size[::-1] if turned else size
     padding = sides(node, size[-len(given) :], given, pad)
@@ -297,6 +302,22 @@ def slide_of(node: Node, x: Placed, pad: Pad | None, turned: bool) -> Slide:
     return Slide(kernel, stride, own, more, whole)
 
 
+def thinned(self: Lowering, value: Value, slide: Slide) -> Value:
+    """Drop the windows that a stride larger than the kernel skips: by weights that pick pixels."""
+    stride = slide.stride[0] // slide.near[0], slide.stride[1] // slide.near[1]
+    if stride == (1, 1):
+        return value
+    layer = Conv(
+        name=self.builder.name("thin"),
+        inputs=(value.edge,),
+        weights=np.ones((value.channels, 1, 1, 1), np.int64),
+        fmt=Fixed(1, 0, signed=False),
+        stride=stride,
+        groups=value.channels,
+    )
+    return self.chosen(value, layer, np.arange(value.channels))
+
+
 def largest_of(self: Lowering, node: Node, last: bool) -> list[Placed]:
     found = self.placed(node, padded=True)
     x, turned = self.oriented(found, node, last=last)
@@ -306,9 +327,9 @@ def largest_of(self: Lowering, node: Node, last: bool) -> list[Placed]:
     if len(node.outputs) > 1 and node.outputs[1]:
         raise UnsupportedLayer(f"{node}: its indices cannot be used")
     value = joining.maximum(
-        self.builder, x.value, slide.kernel, slide.stride, slide.padding, str(node)
+        self.builder, x.value, slide.kernel, slide.near, slide.padding, str(node)
     )
-    return [self.fresh(value, x, last=last, turned=turned)]
+    return [self.fresh(thinned(self, value, slide), x, last=last, turned=turned)]
 
 
 @operator("MaxPool", text="")
@@ -327,16 +348,16 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     found = self.placed(node, padded=True)
     x, turned = self.oriented(found, node)
     slide = slide_of(node, x, found.pad, turned)
-    uncounted = any(slide.own) and not node.attributes.get("count_include_pad", 0)
+    uncounted = any(slide.own) and not flag(node, "count_include_pad")
     if uncounted or not slide.whole or check_pad(node, slide.own, found.pad):
         raise UnsupportedLayer(
             f"{node}: divides by fewer pixels at the border, or pads with other than 0: use "
             "count_include_pad 1, or no padding and no ceil_mode"
         )
     value = joining.average(
-        self.builder, x.value, slide.kernel, slide.stride, str(node), slide.padding
+        self.builder, x.value, slide.kernel, slide.near, str(node), slide.padding
     )
-    return [self.fresh(value, x, turned=turned)]
+    return [self.fresh(thinned(self, value, slide), x, turned=turned)]
 
 
 @operator("GlobalAveragePool", text="")
@@ -358,9 +379,9 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     x, _ = self.oriented(self.placed(node), node)
     if "axes" in node.attributes:
-        axes: Any = node.attributes["axes"]
+        axes = integers(node, "axes")
     else:
-        axes = self.constant(node, 1, "axes").reshape(-1).tolist() if self.given(node, 1) else ()
+        axes = self.integers(node, 1, "axes") if self.given(node, 1) else ()
     rank = x.index.ndim + 1
     if sorted(axis % rank for axis in axes) != list(range(2, rank)):
         raise UnsupportedLayer(f"{node}: must be over rows and columns, not axes {tuple(axes)}")
@@ -371,13 +392,14 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 
 @operator("QuantAvgPool2d", domain=QONNX, text="of integers")
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
-    last = node.attributes.get("data_layout", "NCHW") == "NHWC"
+    last = text(node, "data_layout", "NCHW", ("NCHW", "NHWC")) == "NHWC"
     x = self.image(self.placed(node), node, last=last)
-    k, s = int(node.attributes["kernel"]), int(node.attributes["stride"])
-    bits = int((2 ** int(node.attributes["ibits"]) - 1) * k * k).bit_length()
-    shift = max(0, bits - int(node.attributes["obits"]))
-    value = joining.average(self.builder, x.value, (k, k), (s, s), str(node))
-    value = value.moved([Fraction(k * k)], [ZERO])
+    k, s = integer(node, "kernel"), integer(node, "stride")
+    bits = ((2 ** integer(node, "ibits", 1, 1, NUMBER_BITS) - 1) * k * k).bit_length()
+    shift = max(0, bits - integer(node, "obits", 1, 1, NUMBER_BITS))
+    slide = Slide((k, k), (s, s), (0, 0, 0, 0), (0, 0, 0, 0), whole=True)
+    value = joining.average(self.builder, x.value, slide.kernel, slide.near, str(node))
+    value = thinned(self, value, slide).moved([Fraction(k * k)], [ZERO])
     if any(norm.gain != 1 or norm.bias != norm.mean for norm in value.norms):
         raise UnsupportedLayer(f"{node}: its input must be integers: remove the scale before it")
     return [self.fresh(floored(self, node, value, shift), x, last=last)]

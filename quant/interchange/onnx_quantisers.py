@@ -13,6 +13,14 @@ from brambling.origin import rounded
 from brambling.quant import joining
 from brambling.quant.formats import Bipolar, Fixed
 from brambling.quant.interchange.graph import QONNX, Node
+from brambling.quant.interchange.onnx_attributes import (
+    axis_of,
+    flag,
+    integer,
+    real,
+    refuse,
+    text,
+)
 from brambling.quant.interchange.onnx_elements import each
 from brambling.quant.interchange.onnx_lowering import Lowering, operator
 from brambling.quant.interchange.placed import Codes, Placed, channels_of, finite, fractions
@@ -126,10 +134,9 @@ def limits_of(bits: int, signed: bool, narrow: bool) -> tuple[int, int]:
 
 
 def rounding_of(node: Node, default: str) -> str:
-    mode = str(node.attributes.get("rounding_mode", default)).upper()
+    mode = text(node, "rounding_mode", default).upper()
     if mode not in ROUNDINGS:
-        known = ", ".join(ROUNDINGS)
-        raise ConfigError(f"{node}: rounding_mode must be one of {known}, not {mode!r}")
+        refuse(node, "rounding_mode", f"one of {', '.join(ROUNDINGS)}", mode)
     return ROUNDINGS[mode]
 
 
@@ -141,8 +148,7 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     constant = self.is_constant(node.inputs[0])
     # Biases are numbers only; what weights may have is known where they are used.
     bits = widths_of(self, node, 3, NUMBER_BITS if constant else WIDEST)
-    signed = bool(node.attributes.get("signed", 1))
-    narrow = bool(node.attributes.get("narrow", 0))
+    signed, narrow = flag(node, "signed", True), flag(node, "narrow")
     rounding = rounding_of(node, "ROUND")
     if constant:
         return [int_weights(self, node, bits, signed, narrow, rounding)]
@@ -251,8 +257,7 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     if second:
         (result,) = positive(each(self, node, 4, x, "output scale"), node)
         power = round(float(np.log2(float(result) / float(scale))))
-        signed = bool(node.attributes.get("signed", 1))
-        low, high = limits_of(wanted, signed, bool(node.attributes.get("narrow", 0)))
+        low, high = limits_of(wanted, flag(node, "signed", True), flag(node, "narrow"))
     else:
         result, power = scale, given - wanted
         low, high = reached(x.value, scale, zero, power)
@@ -309,9 +314,9 @@ class Steps:
 def steps_of(self: Lowering, node: Node, x: Placed) -> Steps:
     """Read the thresholds of a node."""
     table = np.asarray(self.constant(node, 1, "thresholds"))
-    layout = str(node.attributes.get("data_layout") or ("", "NC", "NWC", "NCHW")[x.index.ndim])
+    layout = text(node, "data_layout", "") or {1: "NC", 2: "NWC"}.get(x.index.ndim, "NCHW")
     gain, bias = (
-        Fraction(float(np.float32(node.attributes.get(key, default))))
+        real(node, key, default)
         for key, default in (("out_scale", 1), ("out_bias", 0))
     )
     if np.isnan(table).any() or table.ndim != 2 or not table.size:
@@ -367,12 +372,12 @@ def slope_of(row: Sequence[Reach]) -> Fraction:
 
 def axis_shape(node: Node, rank: int, size: int) -> list[int]:
     """Shape of parameters along the axis that a node names."""
-    if node.attributes.get("block_size", 0):
+    if integer(node, "block_size", 0):
         raise UnsupportedLayer(f"{node}: has a scale for each block: use one for each channel")
     if size == 1:
         return [1] * rank
     shape = [1] * rank
-    shape[node.attributes.get("axis", 1)] = size
+    shape[axis_of(node, 1, rank)] = size
     return shape
 
 
@@ -383,7 +388,7 @@ def integers_of(self: Lowering, node: Node) -> tuple[int, int]:
     if self.given(node, 2):
         info = np.iinfo(self.constant(node, 2, "zero-point").dtype)
         return int(info.min), int(info.max)
-    kind = node.attributes.get("output_dtype", 2) or 2
+    kind = integer(node, "output_dtype", 2) or 2
     if kind not in kinds:
         raise UnsupportedLayer(f"{node}: rounds to floats: use int8 or uint8")
     return kinds[kind]

@@ -14,7 +14,10 @@ from brambling.quant import joining
 from brambling.quant.formats import Fixed
 from brambling.quant.interchange.graph import Node
 from brambling.quant.interchange.onnx_lowering import Lowering, Relayout, operator
+from brambling.quant.interchange.onnx_products import unit_of
+from brambling.quant.interchange.onnx_quantisers import WIDEST
 from brambling.quant.interchange.placed import Codes, Pad, Placed, fractions
+from brambling.quant.norms import linear
 from brambling.quant.values import Value
 from brambling.steps import LARGEST_KERNEL
 
@@ -29,7 +32,7 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
             (norm.gain.denominator, (norm.bias - norm.gain * norm.mean).denominator) == (1, 1)
             for norm in found.value.norms
         )
-        if node.attributes.get("to") not in {1, 10, 11} and not whole:  # float, half, double
+        if integer(node, "to") not in {1, 10, 11} and not whole:  # float, half, double
             raise UnsupportedLayer(f"{node}: rounds to integers: use a quantiser")
     return [found]
 
@@ -47,15 +50,22 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     found = self.tensors[node.inputs[0]]
     if isinstance(found, Codes):
-        axes = node.attributes.get("perm", tuple(reversed(range(found.codes.ndim))))
-        return [found.transposed(axes)]
+        return [found.transposed(order_of(node, found.codes.ndim))]
     x = self.placed(node, padded=True)
-    axes = node.attributes.get("perm", tuple(reversed(range(x.index.ndim + 1))))
-    if tuple(axes) == (1, 0):
+    axes = order_of(node, x.index.ndim + 1)
+    if axes == (1, 0):
         return [replace(x, across=True)]
     if axes[0] != 0:
         raise UnsupportedLayer(f"{node}: must keep the batch as its first dimension")
     return [x.moved(x.index.transpose([axis - 1 for axis in axes[1:]]))]
+
+
+def order_of(node: Node, rank: int) -> tuple[int, ...]:
+    """Return a node's order of so many dimensions."""
+    order = integers(node, "perm", tuple(reversed(range(rank))), rank)
+    if sorted(order) != list(range(rank)):
+        refuse(node, "perm", f"an order of 0 to {rank - 1}", order)
+    return order
 
 
 # Parts --------------------------------------------------------------------------------------------
@@ -130,8 +140,7 @@ def cropped(
 @operator("Split", text="of channels")
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     x = self.placed(node)
-    axis = node.attributes.get("axis", 0)
-    axis = (axis if axis >= 0 else axis + x.index.ndim + 1) - 1
+    axis = axis_of(node, 0, x.index.ndim + 1) - 1
     if axis < 0:
         raise UnsupportedLayer(f"{node}: splits the batch: split channels")
     sizes = [self.graph.shapes[name][axis + 1] for name in node.outputs]
@@ -144,15 +153,14 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     x = self.placed(node)
     if node.version < 10:
-        starts, ends = node.attributes["starts"], node.attributes["ends"]
-        axes, steps = node.attributes.get("axes", range(len(starts))), [1] * len(starts)
+        starts, ends = (attribute_integers(node, key) for key in ("starts", "ends"))
+        axes, steps = integers(node, "axes", range(len(starts))), [1] * len(starts)
     else:
         starts, ends = (
-            self.constant(node, place, what).reshape(-1).tolist()
-            for place, what in ((1, "starts"), (2, "ends"))
+            self.integers(node, place, what) for place, what in ((1, "starts"), (2, "ends"))
         )
         axes, steps = (
-            self.constant(node, place, what).reshape(-1).tolist()
+            self.integers(node, place, what)
             if self.given(node, place)
             else default
             for place, what, default in (
@@ -172,8 +180,7 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 @operator("Concat", text="of channels")
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     parts = [self.placed(node, place) for place in range(len(node.inputs))]
-    axis = node.attributes["axis"]
-    axis = (axis if axis >= 0 else axis + parts[0].index.ndim + 1) - 1
+    axis = axis_of(node, None, parts[0].index.ndim + 1) - 1
     pixels = {part.value.tensor.shape[:-1] for part in parts}
     if axis < 0 or len(pixels) > 1:
         raise UnsupportedLayer(f"{node}: joins pixels: join channels of images of one size")
@@ -197,21 +204,19 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 @operator("Pad", text="with a constant, before a convolution or average pooling")
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     x = self.placed(node)
-    mode = node.attributes.get("mode", "constant")
+    mode = text(node, "mode", "constant")
     if mode != "constant":
         raise UnsupportedLayer(f"{node}: mode must be constant, not {mode}: train it so")
-    if "pads" in node.attributes or "paddings" in node.attributes:
-        pads = list(node.attributes.get("pads") or node.attributes["paddings"])
-    else:
-        pads = self.constant(node, 1, "pads").reshape(-1).tolist()
-    if self.given(node, 2):
-        value = fractions(self.constant(node, 2, "value"), f"{node}: value")[0]
-    else:
-        value = Fraction(float(np.float32(node.attributes.get("value", 0))))
     rank = x.index.ndim + 1
+    key = next((key for key in ("pads", "paddings") if key in node.attributes), None)
+    pads = integers(node, key, count=2 * rank) if key else self.integers(node, 1, "pads")
+    if self.given(node, 2):
+        (value,) = fractions(self.single(node, 2, "value"), f"{node}: value")
+    else:
+        value = real(node, "value", 0)
     if self.given(node, 3):
         full = [0] * (2 * rank)
-        axes = self.constant(node, 3, "axes").reshape(-1).tolist()
+        axes = self.integers(node, 3, "axes")
         for n, axis in enumerate(axes):
             full[axis % rank], full[axis % rank + rank] = pads[n], pads[n + len(axes)]
         pads = full
@@ -233,7 +238,7 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 @operator("Resize", "Upsample", text="nearest neighbour, by whole factors")
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     x, turned = self.oriented(self.placed(node), node)
-    mode = node.attributes.get("mode", "nearest")
+    mode = text(node, "mode", "nearest")
     shape = self.shape_of(node)
     old, new = (x.shape[:0:-1] if turned else x.shape[1:]), shape[1:]
     factors = [m // n for n, m in zip(old, new, strict=True)]
@@ -257,7 +262,7 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 def nearest(node: Node, size: int, factor: int) -> NDArray[np.int64]:
     """Pixel of ``size`` that each pixel of the result takes, as ONNX defines it."""
     places = np.arange(size * factor, dtype=np.float64)
-    kind = node.attributes.get("coordinate_transformation_mode", "half_pixel")
+    kind = text(node, "coordinate_transformation_mode", "half_pixel")
     if node.op == "Upsample" or node.version < 11:
         kind = "asymmetric"
     match kind:
@@ -268,7 +273,7 @@ def nearest(node: Node, size: int, factor: int) -> NDArray[np.int64]:
         case _:
             found = (places + 0.5) / factor - 0.5
     default = "floor" if node.op == "Upsample" or node.version < 11 else "round_prefer_floor"
-    match node.attributes.get("nearest_mode", default):
+    match text(node, "nearest_mode", default):
         case "round_prefer_floor":
             found = np.ceil(found - 0.5)
         case "round_prefer_ceil":
@@ -280,15 +285,33 @@ def nearest(node: Node, size: int, factor: int) -> NDArray[np.int64]:
     return np.clip(found, 0, size - 1).astype(np.int64)
 
 
+def leveled(self: Lowering, value: Value) -> Value:
+    """Give channels of several scales one, that of their largest unit, if it takes few bits."""
+    norms = value.each()
+    unit = unit_of([norm.gain for norm in norms])
+    offsets = [norm.bias - norm.gain * norm.mean for norm in norms]
+    many = [norm.gain / unit for norm in norms]
+    bias = [(offset - offsets[0]) / unit for offset in offsets]
+    if any(n.denominator != 1 or abs(n) >= 1 << WIDEST for n in (*many, *bias)):
+        return value
+    made = self.builder.requantised(value, [int(n) for n in many], [int(n) for n in bias])
+    return replace(made, norms=(linear(unit, bias=offsets[0]),))
+
+
 @operator("DepthToSpace", text="both modes")
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
-    x = self.image(self.placed(node), node)
-    block = int(node.attributes["blocksize"])
+    x, turned = self.oriented(self.placed(node), node)
+    block = integer(node, "blocksize", None, 1)
     value = x.value
-    if node.attributes.get("mode", "DCR") == "CRD":
-        channels = np.arange(value.channels).reshape(-1, block, block)
-        value = self.picked(value, channels.transpose(1, 2, 0).reshape(-1), node)
+    # Rows, columns and channels of a block, as the layer has them.
+    channels = np.arange(value.channels).reshape(block, block, -1)
+    if text(node, "mode", "DCR", ("DCR", "CRD")) == "CRD":
+        channels = np.arange(value.channels).reshape(-1, block, block).transpose(1, 2, 0)
+    order = (channels.swapaxes(0, 1) if turned else channels).reshape(-1)
+    if not np.array_equal(order, np.arange(order.size)):
+        value = self.picked(value, order, node)
     value = self.builder.settled(value, str(node)) if value.bends else value
+    value = leveled(self, value) if len(value.norms) > 1 else value
     groups = value.channels // block**2
     if any(len(row) > groups and (row.reshape(-1, groups) != row[:groups]).any()
            for row in (value.low, value.high)):  # fmt: skip
@@ -306,7 +329,7 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     made = replace(
         value, edge=layer.name, tensor=tensor, norms=norms, low=low, high=high, alone=False
     )
-    return [self.fresh(made, x)]
+    return [self.fresh(made, x, turned=turned)]
 
 
 # The end ------------------------------------------------------------------------------------------

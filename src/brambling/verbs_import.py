@@ -101,13 +101,19 @@ def read_model(path: str | Path, options: dict[str, Any]) -> "Model":
 
         return models.read(Path(path), **options)
     except ImportError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in {"onnx", "tflite", "flatbuffers", "google"}:
+        missing = missing_package(error)
+        if missing is None:
             raise
         raise ConfigError(
             f"reading {Path(path).name} needs the package {missing}, which is not installed: "
             "pip install 'brambling[import]'"
         ) from None
+
+
+def missing_package(error: ImportError) -> str | None:
+    """Name the optional package that is not there; ``None``: it is something else."""
+    found = (error.name or "").partition(".")[0]
+    return found if found in {"onnx", "tflite", "flatbuffers"} else None
 
 
 def load_model(args: argparse.Namespace) -> Network:

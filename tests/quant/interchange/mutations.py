@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from .small_models import GENERAL, LAST, models
 
@@ -46,6 +47,11 @@ class Outcome:
 SIZES = (0, 1, -1, 2, 3, 7, 255, 2**16, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63), -5)
 FLOATS = (0.0, -0.0, 1.0, -1.0, 0.3, float("nan"), float("inf"), float("-inf"), 1e38, 1e-45, 2.5)
 TEXTS = ("", "x", "t0", "no such", "ROUND", "NHWC", "NC", "é", "a\nb", "/etc/passwd", "../up", "C")
+SMALL = (0, 1, 2, 3, 4, -1, -2, -3)
+WORDS = (
+    "ROUND HALF_UP FLOOR CEIL UP DOWN SAME_UPPER SAME_LOWER VALID NOTSET NHWC NCHW NC CRD DCR "
+    "nearest linear align_corners half_pixel asymmetric floor ceil reflect edge UINT2 BIPOLAR"
+).split()
 OPS = (
     "Relu Shape If Loop Reshape Expand Tile ConstantOfShape Range Pad Conv Identity Dropout Quant "
     "FloatQuant Trunc NonZero Resize Split Half"
@@ -181,6 +187,53 @@ def _sizes(model: ModelProto, rng: random.Random) -> None:
             attribute.i = rng.choice(SIZES)
 
 
+def _likely(model: ModelProto, rng: random.Random) -> None:
+    """Change an attribute, or give a node one, as another valid model might have it."""
+    node = rng.choice(model.graph.node)
+    if node.attribute and rng.random() < 0.7:
+        attribute = rng.choice(node.attribute)
+        attribute.i, attribute.f = rng.choice(SMALL), rng.choice((0.5, -0.5, 2.0, -1.0, 0.0))
+        for index in range(len(attribute.ints)):
+            attribute.ints[index] = rng.choice((attribute.ints[index], rng.choice(SMALL)))
+        if attribute.s:
+            attribute.s = rng.choice(WORDS).encode()
+        return
+    name = rng.choice(("axis", "axes", "perm", "pads", "strides", "dilations", "transA", "transB"))
+    many = [rng.choice(SMALL) for _ in range(rng.randrange(5))]
+    one = name in {"axis", "transA", "transB"}
+    node.attribute.append(helper.make_attribute(name, rng.choice(SMALL) if one else many or [0]))
+
+
+def _instead(model: ModelProto, rng: random.Random) -> None:
+    """Put a node with as many inputs in the place of another, or another in front of it."""
+    node = rng.choice(model.graph.node)
+    others = [n for name in sorted(models()) for n in _nodes(name)]
+    alike = [n for n in others if len(n.input) == len(node.input)]
+    other = rng.choice(alike or others)
+    node.op_type, node.domain = other.op_type, other.domain
+    if rng.random() < 0.7:
+        del node.attribute[:]
+        node.attribute.extend(other.attribute)
+
+
+def _extra(model: ModelProto, rng: random.Random) -> None:
+    """Put one more node with one input behind some other."""
+    node = rng.choice(model.graph.node)
+    if not node.output:
+        return
+    others = [n for name in sorted(models()) for n in _nodes(name)]
+    new = model.graph.node.add()
+    new.CopyFrom(rng.choice([n for n in others if len(n.input) == 1]))
+    old = node.output[0]
+    new.name, new.input[:], new.output[:] = "", [f"{old}_"], [old]
+    node.output[0] = f"{old}_"
+
+
+@cache
+def _nodes(name: str) -> list[NodeProto]:
+    return list(models()[name].graph.node)
+
+
 def _outside(model: ModelProto, rng: random.Random) -> None:
     """Put a tensor's data into another file."""
     tensor = rng.choice(model.graph.initializer)
@@ -198,7 +251,7 @@ def _version(model: ModelProto, rng: random.Random) -> None:
 
 CHANGES: tuple[Callable[[ModelProto, random.Random], None], ...] = (
     _field, _field, _field, _field, _claim, _values, _values, _edge, _operator, _sizes, _outside,
-    _version,
+    _version, _likely, _likely, _likely, _likely, _instead, _instead, _extra, _extra, _extra,
 )  # fmt: skip
 
 
@@ -206,7 +259,7 @@ def mutant(case: int, seed: int = 0) -> bytes:
     """Return the damaged file of that number."""
     rng = random.Random(f"{seed}/{case}")
     source = rng.choice(sorted(models().items()))[1]
-    if case % 3 == 0:
+    if case % 6 == 0:
         return _bytes(source.SerializeToString(deterministic=True), rng)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         try:
