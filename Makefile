@@ -42,7 +42,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(PEERS)/.peers: constraints-peers.txt
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python $(INSTALL) -c constraints-peers.txt brevitas onnxoptimizer onnxruntime qonnx torch
+	$(PEERS)/bin/python $(INSTALL) -c constraints-peers.txt brevitas onnxoptimizer onnxruntime qonnx safetensors torch
 	touch $@
 
 clean:

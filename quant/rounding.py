@@ -1,17 +1,17 @@
 """Roundings to integers, by where they step.
 
-==========  ===========================  ==========
-rounding    to                           QONNX
-==========  ===========================  ==========
-half_up     nearest, halves to +infinity
-half_even   nearest, halves to even      ROUND
-half_away   nearest, halves away from 0  HALF_UP
-half_zero   nearest, halves towards 0    HALF_DOWN
-floor       the integer below            FLOOR
-ceil        the integer above            CEIL
-away        away from 0                  UP
-zero        towards 0                    DOWN
-==========  ===========================  ==========
+==========  =============================  ==========
+rounding    to                             QONNX
+==========  =============================  ==========
+half_up     nearest, halves to +infinity   none
+half_even   nearest, halves to even        ROUND
+half_away   nearest, halves away from 0    HALF_UP
+half_zero   nearest, halves towards 0      HALF_DOWN
+floor       the integer below              FLOOR
+ceil        the integer above              CEIL
+away        away from 0                    UP
+zero        towards 0                      DOWN
+==========  =============================  ==========
 
 The column QONNX has its names for the attribute ``rounding_mode``.
 """
