@@ -13,7 +13,6 @@ from brambling.network import Network
 from brambling.origin import KEY, Decoding, Encoding, Layout, Origin, Rounding, origin_of
 from brambling.quant.interchange.compared import Compared, Report
 from brambling.quant.interchange.tflite import Affine, Imported
-from brambling.quant.interchange.tflite_lowering import FORMATS
 from brambling.sim import golden
 
 __all__ = ["check", "differences", "with_origin"]
@@ -27,7 +26,7 @@ def with_origin(made: Imported) -> Network:
     """Return the network with what its inputs and outputs are in the model."""
     network, given = made.network, made.input
     assert given.shape is not None
-    fmt = FORMATS[given.dtype]
+    fmt = given.fmt
     quantiser = Rounding(
         "round" if made.real[0] else "grid",
         (float(given.scale),),
