@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from brambling.origin import origin_of
 
 onnx = pytest.importorskip("onnx")
 helper, numpy_helper = onnx.helper, onnx.numpy_helper
+SHARED = Path(__file__).parents[2] / "shared"
 QONNX = "qonnx.custom_op.general"
 SIZES = (12, 8, 5, 4)
 
@@ -201,6 +203,15 @@ def test_quantise_then_simulate(run, tmp_path):
     error = np.load(tmp_path / "y.npy") - exact
     # Eight bits of inputs and weights: noise of about a hundredth of the signal.
     assert 10 * np.log10((exact**2).mean() / (error**2).mean()) > 30
+
+
+@pytest.mark.skipif(not (SHARED / "models").is_dir(), reason="no ../shared beside the project")
+def test_check_with_a_data_set(run, tmp_path):
+    model, data = SHARED / "models" / "TFC_1W1A.onnx", SHARED / "data" / "mnist"
+    argv = ("import", model, "-o", tmp_path / "n.safetensors", "--check", data)
+    status, text, _ = run(*argv, "--input-scale", "1/255")
+    assert status == 0
+    assert "check: 10,000 images: 9,760,000 codes equal but for float ties (none)" in text
 
 
 # bisect -------------------------------------------------------------------------------------------

@@ -8,10 +8,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
 from rich.console import Console
 
+from brambling import zoo
 from brambling.errors import ConfigError, FileProblem
 from brambling.network import Network
+from brambling.origin import origin_of
 from brambling.quant.formats import Fixed, parse_format
 from brambling.sim.progress import progress_bar
 
@@ -148,15 +151,14 @@ def add_import(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--check",
         type=Path,
-        metavar="IMAGES",
-        help=".npy, batch first, as the model takes them: run the model itself beside the network",
+        metavar="DATA",
+        help=".npy, batch first, as the model takes them, or the folder of a data set: run the "
+        "model itself beside the network",
     )
 
 
 def import_verb(args: argparse.Namespace) -> int:
     """Make a network of a model of another tool, exactly; check it against the model itself."""
-    from brambling.cli import read_array
-
     options = options_of(args)
     if args.name is not None:
         options["name"] = args.name
@@ -169,7 +171,7 @@ def import_verb(args: argparse.Namespace) -> int:
         model = read_model(args.model, options)
         network, notes, checked = model.network, list(model.notes), None
         if args.check is not None:
-            images = read_array(args.check)
+            images = check_images(network, args.check)
             with progress_bar() as tell:
                 checked = model.check(images, lambda done, total: tell("check", done, total))
     out = args.output or Path(f"{network.name}.safetensors")
@@ -198,6 +200,24 @@ def import_verb(args: argparse.Namespace) -> int:
         print(f"check: {checked}")
     print(out)
     return 0
+
+
+def check_images(network: Network, data: Path) -> NDArray:
+    """Return the images of a file, or a data set's test images in the model's layout."""
+    from brambling.cli import read_array
+
+    if not data.is_dir():
+        return read_array(data)
+    origin = origin_of(network)
+    images, _ = zoo.read_test_set(zoo.dataset_of(network), data)
+    if origin is None:
+        return images
+    if origin.input.quantiser.kind != "grid":
+        raise ConfigError(
+            f"{network.name} takes what its model takes, not pixels: give an .npy file, or "
+            "--input-scale"
+        )
+    return origin.input.layout.to_model(images.reshape(len(images), -1))
 
 
 def torch_model(args: argparse.Namespace, options: dict[str, Any]) -> Network:
