@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from brambling.boards.parts import Part
 from brambling.boards.resources import PARALLEL, Engine
 from brambling.boards.wiring import repixel
-from brambling.layers import Conv, Requantise, Thresholds
+from brambling.layers import Conv, Requantise, Tensor, Thresholds
 from brambling.layers.product import Product
 from brambling.plan import Stage, Step
 from brambling.steps import PARTED, Runs
@@ -108,8 +108,14 @@ class Choices:
     rows: NDArray[np.int64]
 
     @classmethod
-    def of(cls, step: Step, part: Part, pixels: int, flat: bool) -> Self:
-        """Find all ways on a part; ``flat``: the result is read as a vector."""
+    def of(
+        cls, step: Step, part: Part, pixels: int, flat: bool, image: Tensor | None = None
+    ) -> Self:
+        """Find all ways on a part.
+
+        ``flat``: the result is read as a vector; ``image``: the network's input, where it comes as
+        that and is read as a vector: no beat has channels of two pixels.
+        """
         stages, rows = [], []
         engine = Engine(step, part)
         height, width, channels = (1, 1, 1, *step.result.shape)[-3:]
@@ -120,6 +126,9 @@ class Choices:
             if flat and pixels > 1:
                 need += repixel(part, step.result, stage.pe, pixels, 1)
                 cycles = max(cycles, height * width * -(-channels // stage.pe))
+            if image:
+                depth = image.shape[-1]
+                cycles = max(cycles, image.size // depth * -(-depth // min(depth, stage.simd)))
             stages.append(stage)
             rows.append((cycles, need.blocks, need.luts, need.dsps))
         return cls(tuple(stages), np.array(rows, np.int64).reshape(-1, 4))

@@ -1,6 +1,7 @@
 """Making neighbours agree: foldings that need fewer adapters between engines."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -9,21 +10,22 @@ from numpy.typing import NDArray
 from brambling.boards.choices import Choices
 from brambling.boards.memories import Needs
 from brambling.boards.parts import Part
-from brambling.boards.resources import Engine
-from brambling.boards.wiring import Link, between
+from brambling.boards.resources import Engine, interval
+from brambling.boards.wiring import Link, Wiring, between, cycles
 from brambling.plan import Stage, Step
 
 __all__ = ["Polish"]
 
 ROUNDS = 4  #: Times that every stage is looked at again.
-EXCESS = 1e3  #: Price of as much as all there is, where there is no more.
+EXCESS = 1e3  #: Price of as much as all there is, where there is no more; of a slow adapter too.
 
 
 class Polish:
     """Exchanges the stages of a network, one at a time, for better ones.
 
     Better is what takes less of the part together with all that stands between engines; as long as
-    all together are too much, what comes nearer to fitting. The numbers of pixels stay.
+    all together are too much, or what stands between is too slow, what comes nearer to fitting. The
+    numbers of pixels stay.
 
     Parameters
     ----------
@@ -45,12 +47,14 @@ class Polish:
         self.every = every
         self.prices = prices
         self.engines = [Engine(step, part) for step in chain]
+        self.joints = Wiring(chain, tuple(joined))
         self.inputs: list[list[Link]] = [[] for _ in chain]
-        self.outputs: list[list[Link]] = [[] for _ in chain]
+        self.near: list[list[Link]] = [[] for _ in chain]  # What a step's lanes matter to.
         for link in joined:
-            if link.source >= 0:
-                self.outputs[link.source].append(link)
-                self.inputs[link.reader].append(link)
+            self.inputs[link.reader].append(link)
+            source = self.joints.first.reader if link.source < 0 else link.source
+            for n in {source, link.reader}:
+                self.near[n].append(link)
         self._between = lru_cache(maxsize=None)(self._adapter)
 
     def run(self, stages: Sequence[Stage], limit: int, most: Needs) -> tuple[Stage, ...]:
@@ -69,6 +73,12 @@ class Polish:
         rows = [self._own(n, stages) + self._before(n, stages) for n in range(len(stages))]
         return Needs(*np.sum(rows, axis=0).tolist())
 
+    def slowest(self, stages: Sequence[Stage]) -> int:
+        """Cycles a frame that the slowest engine or adapter of lanes needs."""
+        engines = (interval(engine.step, s) for engine, s in zip(self.engines, stages, strict=True))
+        adapters = (int(self._at(link, stages)[3]) for link in self.joints.joined)
+        return max(*engines, *adapters)
+
     def _best(self, n: int, chosen: Sequence[Stage], limit: int, most: Needs) -> Stage:
         """Return the best stage for a step, its neighbours as they are."""
         stage = chosen[n]
@@ -77,14 +87,14 @@ class Polish:
         # What comes to a line buffer more than a pixel at a time costs all of them alike.
         more = self._own(n, chosen) - vector(self.engines[n].needs(stage))
         lanes = {(s.pe, s.simd) for s in (every.stages[k] for k in fast)}
-        around = {pair: self._around(n, *pair, chosen) for pair in lanes}
-        adapters = [around[every.stages[k].pe, every.stages[k].simd] for k in fast]
-        taken = every.rows[fast, 1:] + np.array(adapters) + more
-        rest = vector(self.total(chosen)) - self._own(n, chosen)
-        rest -= self._around(n, stage.pe, stage.simd, chosen)
-        costs = self._cost(taken + rest, most)
+        around = {pair: self._around(n, *pair, chosen, limit) for pair in lanes}
+        adapters = np.array([around[every.stages[k].pe, every.stages[k].simd] for k in fast])
+        here = self._around(n, stage.pe, stage.simd, chosen, limit)
+        taken = every.rows[fast, 1:] + adapters[:, :3] + more
+        rest = vector(self.total(chosen)) - self._own(n, chosen) - here[:3]
+        costs = self._cost(taken + rest, most) + EXCESS * adapters[:, 3]
         best = int(np.argmin(costs))
-        if costs[best] >= self._cost(vector(self.total(chosen)), most):
+        if costs[best] >= self._cost(vector(self.total(chosen)), most) + EXCESS * here[3]:
             return stage
         return every.stage(int(fast[best]), self.engines[n].step)
 
@@ -94,39 +104,32 @@ class Polish:
         return taken @ np.array(self.prices) + EXCESS * excess.sum(axis=-1)
 
     def _own(self, n: int, chosen: Sequence[Stage]) -> NDArray[np.int64]:
-        pixels = None
-        for link in self.inputs[n]:
-            if link.number == 0 and not link.flat:
-                pixels = chosen[link.source].pixels
-        return vector(self.engines[n].needs(chosen[n], pixels))
+        return vector(self.engines[n].needs(chosen[n], self.joints.brought(chosen)[n]))
 
     def _before(self, n: int, chosen: Sequence[Stage]) -> NDArray[np.int64]:
         """Adapters at the inputs of a step."""
-        found, reader = np.zeros(3, np.int64), chosen[n]
-        for link in self.inputs[n]:
-            source = chosen[link.source]
-            lanes = source.pe, source.pixels, reader.simd, reader.pixels
-            found = found + self._between(link, *lanes)
-        return found
+        rows = (self._at(link, chosen)[:3] for link in self.inputs[n])
+        return sum(rows, start=np.zeros(3, np.int64))
 
-    def _around(self, n: int, pe: int, simd: int, chosen: Sequence[Stage]) -> NDArray[np.int64]:
-        """Adapters at both ends of a step, if it had that many lanes."""
-        found, pixels = np.zeros(3, np.int64), chosen[n].pixels
-        for link in self.inputs[n]:
-            source = chosen[link.source]
-            found = found + self._between(link, source.pe, source.pixels, simd, pixels)
-        for link in self.outputs[n]:
-            reader = chosen[link.reader]
-            found = found + self._between(link, pe, pixels, reader.simd, reader.pixels)
-        return found
+    def _around(
+        self, n: int, pe: int, simd: int, chosen: Sequence[Stage], limit: int
+    ) -> NDArray[np.int64]:
+        """Adapters around a step, if it had that many lanes; and how many would be too slow."""
+        stages = list(chosen)
+        stages[n] = replace(stages[n], pe=pe, simd=simd)
+        rows = np.array([self._at(link, stages) for link in self.near[n]], np.int64).reshape(-1, 4)
+        rows[:, 3] = rows[:, 3] > limit
+        return np.array(rows.sum(axis=0))
+
+    def _at(self, link: Link, stages: Sequence[Stage]) -> NDArray[np.int64]:
+        return self._between(link, *self.joints.beats(link, stages))
 
     def _adapter(
         self, link: Link, lanes: int, pixels: int, target: int, wanted: int
     ) -> NDArray[np.int64]:
-        """Estimate what stands at an input, from the beats of its source and of its reader."""
-        if self.engines[link.reader].window:  # A line buffer takes any number of pixels.
-            wanted = pixels
-        return vector(between(self.part, link, lanes, pixels, target, wanted))
+        """Estimate what stands at an input, and how many cycles a frame it needs."""
+        beats = lanes, pixels, target, wanted
+        return np.append(vector(between(self.part, link, *beats)), cycles(link, *beats))
 
 
 def vector(need: Needs) -> NDArray[np.int64]:

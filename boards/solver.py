@@ -22,7 +22,7 @@ from brambling.boards.choices import Choices, pixel_counts, shape_of
 from brambling.boards.knapsack import Items, Knapsack
 from brambling.boards.parts import Board
 from brambling.boards.polish import Polish
-from brambling.boards.resources import Needs, interval
+from brambling.boards.resources import Needs
 from brambling.boards.wiring import families, links
 from brambling.errors import ConfigError, DoesNotFit
 from brambling.network import Network
@@ -87,12 +87,14 @@ class Options:
         readers = [link.reader for link in joined if link.source < 0]
         # A line buffer at the input takes a pixel at a time, and so do those that read with it.
         single = {n for n in readers if any(chain[k].window for k in readers)}
+        first = next(link for link in joined if link.source < 0)
+        images = {first.reader: first.tensor} if first.flat else {}
         known: dict[object, tuple[Choices, Choices]] = {}
 
         def choices(n: int, pixels: int) -> tuple[Choices, Choices]:
-            key = shape_of(chain[n]), pixels, n in flat
+            key = shape_of(chain[n]), pixels, n in flat, n in images
             if key not in known:
-                every = Choices.of(chain[n], board.part, pixels, n in flat)
+                every = Choices.of(chain[n], board.part, pixels, n in flat, images.get(n))
                 known[key] = every, every.best()
             return known[key]
 
@@ -239,11 +241,15 @@ def wanted_interval(goal: str, clock_hz: int, options: Options) -> int | None:
     if match is None or float(match[1]) <= 0:
         raise ConfigError(f"goal must be one of {', '.join(GOALS)}, not {goal!r}")
     if float(match[1]) * options.fastest > clock_hz:
-        raise ConfigError(
-            f"goal {goal}: at {clock_hz / 1e6:g} MHz at most {clock_hz // options.fastest} frames "
-            f"a second are possible, not {match[1]}"
-        )
+        raise _too_fast(goal, clock_hz, options.fastest)
     return min(slowest, int(clock_hz / float(match[1])))
+
+
+def _too_fast(goal: str, clock_hz: int, cycles: int) -> ConfigError:
+    return ConfigError(
+        f"goal {goal}: at {clock_hz / 1e6:g} MHz at most {clock_hz // cycles} frames "
+        f"a second are possible, not {goal.removeprefix('fps=')}"
+    )
 
 
 def fold(
@@ -264,9 +270,31 @@ def fold(
     options = Options.of(network, board)
     wanted = wanted_interval(goal, clock_hz, options)
     found = options.fit(wanted, reserve)
+    if goal.startswith("fps") and wanted is not None:
+        found = _hastened(options, found, wanted, reserve)
+        cycles = 0 if isinstance(found, Needs) else options.polish.slowest(found)
+        if cycles > wanted:
+            raise _too_fast(goal, clock_hz, cycles)
     if isinstance(found, Needs):
         raise _no_fit(network, options, goal, clock_hz, reserve, found)
     return Plan(network=network.name, board=board.name, goal=goal, clock_hz=clock_hz, stages=found)
+
+
+def _hastened(
+    options: Options, found: tuple[Stage, ...] | Needs, wanted: int, reserve: Needs
+) -> tuple[Stage, ...] | Needs:
+    """Fold with shorter intervals until adapters too, known only afterwards, keep the one wanted.
+
+    Lanes that do not divide each other can cost an adapter a cycle more than the engines.
+    """
+    limit = wanted
+    while limit > options.fastest and not isinstance(found, Needs):
+        cycles = options.polish.slowest(found)
+        if cycles <= wanted:
+            break
+        limit = max(options.fastest, min(limit - 1, limit * wanted // cycles))
+        found = options.fit(limit, reserve)
+    return found
 
 
 def _no_fit(
@@ -280,7 +308,7 @@ def _no_fit(
         if isinstance(fastest, Needs):
             need = fastest
         else:
-            cycles = max(map(interval, options.chain, fastest))
+            cycles = options.polish.slowest(fastest)
             what += f" with goal {goal}"
             remedy = (
                 f"the fastest folding that fits has an interval of {cycles} cycles: "

@@ -1,7 +1,8 @@
 """How the engines of a network are joined: who reads whom, and what adapts their beats."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, gcd, log2
 
 from brambling.boards.lines import LineBuffer
@@ -9,11 +10,23 @@ from brambling.boards.memories import Needs, ram
 from brambling.boards.parts import Part
 from brambling.boards.resources import needs
 from brambling.hw.beat import Beats
+from brambling.hw.width import WidthAdapterSpec
 from brambling.layers import ArgMax, Dense, Flatten
 from brambling.network import INPUT, Network, Tensor
-from brambling.plan import Plan, Step
+from brambling.plan import Plan, Stage, Step
+from brambling.quant.formats import Bipolar
+from brambling.sim.processes import dependences
 
-__all__ = ["Link", "adapters", "families", "links", "repixel", "total"]
+__all__ = [
+    "Link",
+    "Wiring",
+    "adapters",
+    "families",
+    "links",
+    "repixel",
+    "total",
+    "whole",
+]
 
 PER_PLACE, PER_LEVEL = 0.4, 1.5  #: LUTs of a bit of a width adapter.
 
@@ -87,17 +100,60 @@ def repixel(part: Part, tensor: Tensor, lanes: int, pixels: int, target: int) ->
     return buffer.needs(part, "block") + ram(part, 2, buffer.bits * target)
 
 
+class Wiring:
+    """Every input of every step, and what comes to it.
+
+    Parameters
+    ----------
+    chain
+        The steps.
+    joined
+        Their inputs, from :func:`links`.
+
+    Attributes
+    ----------
+    first
+        The first step that reads the network's input: the outside world sends what it wants.
+    """
+
+    def __init__(self, chain: Sequence[Step], joined: tuple[Link, ...]) -> None:
+        self.joined = joined
+        self.windows = [step.window is not None for step in chain]
+        self.first = next(link for link in joined if link.source < 0)
+
+    def beats(self, link: Link, stages: Sequence[Stage]) -> tuple[int, int, int, int]:
+        """Lanes and pixels of the beats that come to an input, then of those that are wanted."""
+        reader = stages[link.reader]
+        if link.source < 0:
+            lanes, pixels = self.sent(stages[self.first.reader])
+        else:
+            lanes, pixels = stages[link.source].pe, stages[link.source].pixels
+        # A line buffer takes any number of pixels.
+        wanted = pixels if self.windows[link.reader] else reader.pixels
+        return lanes, pixels, reader.simd, wanted
+
+    def sent(self, stage: Stage) -> tuple[int, int]:
+        """Lanes and pixels of a beat of the network's input, by the stage of its first reader."""
+        tensor = self.first.tensor
+        lanes = min(tensor.shape[-1], stage.simd) if self.first.flat else stage.simd
+        single = self.first.flat or self.windows[self.first.reader]
+        return lanes, 1 if single else stage.pixels
+
+    def brought(self, stages: Sequence[Stage]) -> list[int | None]:
+        """Pixels that the first input of each step brings at a time; None: what it has itself."""
+        found: list[int | None] = [None] * len(stages)
+        for link in self.joined:
+            if link.number == 0 and not link.flat:
+                found[link.reader] = self.beats(link, stages)[1]
+        return found
+
+
 def adapters(network: Network, plan: Plan, part: Part) -> Iterator[tuple[str, Needs]]:
     """Yield what stands between engines whose beats differ, by the engine behind."""
-    pairs = plan.pairs(network)
-    chain = tuple(step for step, _ in pairs)
-    for link in links(network, chain):
-        reader = pairs[link.reader][1]
-        if link.source < 0:  # The outside world sends what is wanted.
-            continue
-        lanes, pixels = pairs[link.source][1].pe, pairs[link.source][1].pixels
-        wanted = pixels if chain[link.reader].window else reader.pixels
-        yield chain[link.reader].name, between(part, link, lanes, pixels, reader.simd, wanted)
+    chain = tuple(step for step, _ in plan.pairs(network))
+    joints = Wiring(chain, links(network, chain))
+    for link in joints.joined:
+        yield chain[link.reader].name, between(part, link, *joints.beats(link, plan.stages))
 
 
 def between(part: Part, link: Link, lanes: int, pixels: int, target: int, wanted: int) -> Needs:
@@ -105,7 +161,7 @@ def between(part: Part, link: Link, lanes: int, pixels: int, target: int, wanted
     found, tensor = Needs(), link.tensor
     if link.flat:
         found += repixel(part, tensor, lanes, pixels, 1)
-        full = next(n for n in range(lanes, tensor.shape[-1] + 1) if not tensor.shape[-1] % n)
+        full = whole(tensor.shape[-1], lanes)
         return found + width_adapter(tensor, lanes, full) + width_adapter(tensor, full, target)
     found += repixel(part, tensor, lanes, pixels, wanted)
     return found + width_adapter(tensor, lanes, target) * wanted
@@ -122,13 +178,46 @@ def width_adapter(tensor: Tensor, lanes: int, target: int) -> Needs:
     return Needs(0, ceil(30 + held * tensor.fmt.width * choices))
 
 
+def whole(channels: int, lanes: int) -> int:
+    """Return the fewest lanes, no fewer than ``lanes``, with which the last beat is full too."""
+    return next(n for n in range(lanes, channels + 1) if not channels % n)
+
+
+def cycles(link: Link, lanes: int, pixels: int, target: int, wanted: int) -> int:
+    """Cycles a frame that the width adapters need which :func:`between` has."""
+    rows, columns, channels = (1, 1, 1, *link.tensor.shape)[-3:]
+    if link.flat:
+        full, size = whole(channels, lanes), rows * columns * channels
+        return max(rows * columns * period(channels, lanes, full), period(size, full, target))
+    return rows * -(-columns // wanted) * period(channels, lanes, target)
+
+
+@lru_cache(maxsize=1 << 15)
+def period(elements: int, lanes: int, target: int) -> int:
+    """Cycles from a pixel to the next in a width adapter that nothing holds up.
+
+    Mostly those of the beats at the end that has more of them; with lanes that do not divide each
+    other it can be one more.
+    """
+    if lanes == target:
+        return -(-elements // lanes)
+    spec = WidthAdapterSpec(i=Beats(Bipolar(), elements, lanes), target=target)
+    places, needed = dependences(spec)
+    given = [0]  # When the beats at the output move, behind the last one of the pixel before.
+    taken: list[int] = []
+    for beat in needed:
+        while len(taken) <= beat:
+            place = places[len(taken)]
+            taken.append(max(taken[-1] + 1 if taken else 0, given[place]))
+        given.append(max(given[-1], taken[beat]) + 1)
+    return given[-1]
+
+
 def total(network: Network, plan: Plan, part: Part) -> Needs:
     """Estimate what all engines of a plan take, with all that stands between them."""
     pairs = plan.pairs(network)
-    brought: list[int | None] = [None] * len(pairs)
-    for link in links(network, tuple(step for step, _ in pairs)):
-        if link.number == 0 and link.source >= 0 and not link.flat:
-            brought[link.reader] = pairs[link.source][1].pixels
+    chain = tuple(step for step, _ in pairs)
+    brought = Wiring(chain, links(network, chain)).brought(plan.stages)
     rows = [
         needs(step, stage, part, pixels)
         for (step, stage), pixels in zip(pairs, brought, strict=True)

@@ -18,7 +18,7 @@ row is no memory. The cost is LUTs, with 64 bits of memory for one.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, floor, log2
 
@@ -38,6 +38,7 @@ MEMORY = 64  #: Bits in a LUT.
 SHIFTS = range(41)  #: Tried, smallest first.
 LARGEST = 1 << SHIFTS[-1]  #: Power of two by which a shift divides.
 NEAR = (0, 1, -1, 2, -2, 3)  #: Multipliers tried, around the slope.
+FEW = 8  #: Channels that are looked at first; then twice as many each time.
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,17 @@ class Steps:
             self.least,
             self.fmt,
             self.stride,
+        )
+
+    def only(self, rows: NDArray[np.int64] | slice) -> "Steps":
+        """Return some of the channels; ``x`` stays."""
+        return replace(
+            self,
+            low=self.low[rows],
+            high=self.high[rows],
+            levels=self.levels[rows],
+            falling=self.falling[rows],
+            slopes=self.slopes[rows],
         )
 
 
@@ -170,17 +182,13 @@ def requantise(name: str, source: str, steps: Steps) -> Requantise | None:
     both sides, so a solution is found or excluded at once. ``None`` where there is none.
     """
     up = steps.rising()
-    codes = np.arange(up.least + 1, up.most + 1)
-    always, never = (
-        up.levels <= up.low[:, np.newaxis],
-        up.levels > up.high[:, np.newaxis],
-    )
-    multiplier = np.zeros(len(up.low), np.int64)
+    likely = np.arange(0)
     for shift in SHIFTS:
         if overflows(up, shift):
             break
-        lower, upper, multiplier = solve(up, codes, always, never, shift)
-        if (lower <= upper).all():
+        likely, found = solution(up, shift, likely)
+        if found is not None:
+            lower, upper, multiplier = found
             sign = np.where(steps.falling, -1, 1)
             return checked(
                 steps, rounded(name, source, steps, sign * multiplier, lower, upper, shift)
@@ -196,26 +204,59 @@ def overflows(up: Steps, shift: int) -> bool:
     return largest * slope + codes * 2.0**shift >= 2.0**61
 
 
-def solve(
-    up: Steps, codes: NDArray, always: NDArray, never: NDArray, shift: int
-) -> tuple[NDArray, NDArray, NDArray]:
+Bounds = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+
+def solution(
+    up: Steps, shift: int, likely: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], Bounds | None]:
+    """Return what :func:`solve` says of all channels; ``None``, and why, where one has no solution.
+
+    ``likely`` are channels that had none with other shifts: most have none with this one either,
+    and a single one is enough. So where there is none at all few channels are looked at, but often.
+    """
+    lower, upper, _ = solve(up.only(likely), shift)
+    without = likely[lower > upper]
+    parts, start, size = [], 0, FEW
+    while not len(without) and start < len(up.low):
+        parts.append(solve(up.only(slice(start, start + size)), shift))
+        without = start + np.flatnonzero(parts[-1][0] > parts[-1][1])
+        start, size = start + size, 2 * size
+    if len(without):
+        return without[:FEW], None
+    lower, upper, multiplier = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return likely, (lower, upper, multiplier)
+
+
+def solve(up: Steps, shift: int) -> Bounds:
     """Bounds of the added constant and a multiplier for each channel; lower > upper where none."""
     base = np.floor(up.slopes * 2.0**shift).astype(np.int64)
-    goal = codes << shift
     lower = np.ones_like(base)
     upper, multiplier = np.zeros_like(base), np.zeros_like(base)
-    huge = np.int64(1) << 61
     for near in NEAR:
-        m = np.maximum(base + near, 0)
-        reach = np.where(never, -huge, goal - up.levels * m[:, np.newaxis])
-        avoid = np.where(never, up.high[:, np.newaxis], up.levels - up.stride)
-        below = np.where(always, huge, goal - 1 - avoid * m[:, np.newaxis])
-        found, bound = reach.max(axis=1), below.min(axis=1)
-        better = (found <= bound) & (lower > upper)
-        lower[better], upper[better], multiplier[better] = found[better], bound[better], m[better]
-        if (lower <= upper).all():
+        left = np.flatnonzero(lower > upper)
+        if not len(left):
             break
+        m = np.maximum(base[left] + near, 0)
+        found, bound = constants(up.only(left), m, shift)
+        kept = found <= bound
+        rows = left[kept]
+        lower[rows], upper[rows], multiplier[rows] = found[kept], bound[kept], m[kept]
     return lower, upper, multiplier
+
+
+def constants(
+    up: Steps, multiplier: NDArray[np.int64], shift: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Least and largest constant that, added to the products, reach each code at its level."""
+    goal = np.arange(up.least + 1, up.most + 1) << shift
+    low, high, m = up.low[:, np.newaxis], up.high[:, np.newaxis], multiplier[:, np.newaxis]
+    always, never = up.levels <= low, up.levels > high
+    huge = np.int64(1) << 61
+    reach = np.where(never, -huge, goal - up.levels * m)
+    avoid = np.where(never, high, up.levels - up.stride)
+    below = np.where(always, huge, goal - 1 - avoid * m)
+    return reach.max(axis=1), below.min(axis=1)
 
 
 def rounded(

@@ -241,7 +241,7 @@ def counted(builder: Builder, x: Value, units: Sequence[Fraction], what: str) ->
     many = [int(norm.gain / unit) for norm, unit in zip(norms, units, strict=True)]
     if set(many) == {1} and not x.tensor.fmt.frac:
         return replace(x, norms=norms)
-    if max(map(abs, many)) * max(abs(int(x.low.min())), abs(int(x.high.max()))) > WIDE.max:
+    if max(map(abs, many)) * max(1, abs(int(x.low.min())), abs(int(x.high.max()))) > WIDE.max:
         scales = " and ".join(sorted({f"{float(norm.gain):g}" for norm in norms}))
         raise unsupported(what, "scales of the inputs", f"{scales} beside others", builder.remedy)
     whole = builder.requantised(x, many, frac=0)
@@ -330,7 +330,7 @@ def comparable(builder: Builder, x: Value, argmax: bool, what: str) -> Value:
         for rows in (x.low, x.high)
         for m, b, edge in zip(multiplier, bias, np.broadcast_to(rows, len(bias)), strict=True)
     ]
-    if max(map(abs, bounds)) + 1 > WIDE.max:
+    if max(map(abs, (*bounds, *multiplier, *bias))) + 1 > WIDE.max:
         raise unsupported(what, "scales", "so different", "use one scale for the last layer")
     single = multiplier[:1] if len(set(multiplier)) == 1 else multiplier
     frac = x.tensor.fmt.frac + more if single == [1 << more] else 0

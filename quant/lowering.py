@@ -29,6 +29,7 @@ __all__ = ["Builder", "Grid", "Weights", "alike", "format_of", "unsupported"]
 
 FEW = 4  #: Codes from which a shift is sure to be smaller than comparisons.
 MANY = 1 << 16  #: Codes of which levels are made.
+WIDEST = 1 << 61  #: Integers of an edge stay below.
 LEVELS = 255  #: Most that thresholds have an engine for.
 WEIGHT_BITS, ACTIVATION_BITS = 16, 16  #: Widest that have an engine.
 
@@ -179,6 +180,8 @@ class Builder:
         ]
         if any(isinstance(end, Fraction) and end.denominator != 1 for row in places for end in row):
             raise unsupported(what, "input", "clipped between two codes", self.remedy)
+        if any(abs(end) > WIDEST for row in places for end in row if isinstance(end, Fraction)):
+            raise unsupported(what, "input", "clipped far from its codes", self.remedy)
         # Integers are moved, in each channel, to where all are clipped alike.
         end = 0 if isinstance(low, Fraction) else 1
         origin = [0 if isinstance(row[end], float) else int(row[end]) for row in places]

@@ -11,7 +11,6 @@ from brambling.errors import ConfigError
 from brambling.hw.accelerator import Node, pipeline
 from brambling.hw.feed import StreamFeedSpec
 from brambling.hw.node import Port
-from brambling.hw.width import WidthAdapterSpec
 from brambling.hw.window import WindowFeedSpec
 from brambling.network import Network
 from brambling.plan import LEAST_FIFO, Plan, Stage
@@ -100,7 +99,7 @@ class Sizing:
     Attributes
     ----------
     target
-        Cycles a frame that must be kept.
+        Cycles a frame that must be kept: with room without bounds there are no fewer.
     stages
         Depths that are enough.
     fifos
@@ -128,6 +127,10 @@ class Sizing:
         nodes = pipeline(network, self.plan_of(stages))
         self.target = pace(nodes)
         model, frames = paced(nodes, self.target)
+        # Some components cannot keep the pace beside each other, or with beats of such lanes.
+        while (slowest := settled(model, frames)) > self.target:
+            self.target = slowest
+            model, frames = paced(nodes, self.target)
         self.beats = sum(len(wire.times) for wire in model.wires.values()) // frames
         named = {node.name: node for node in nodes}
         self.stages = [
@@ -162,11 +165,12 @@ class Sizing:
                     continue
                 self.fifos[n, k] = node.spec.i.count
                 reader = nodes.get(f"{stage.layer}_sums", nodes[stage.layer])
-                if widens(nodes[node.sources[0].node].spec) and repeats(reader.spec):
-                    found.add((n, k))
-                direct = node.sources[0].index is not None
+                direct, most = node.sources[0].index is not None, 0
                 while node.sources[0].index is None and node.sources[0].node in between:
                     node = nodes[node.sources[0].node]  # An adapter holds next to nothing.
+                    most = max(most, node.spec.i.count)
+                if most > self.fifos[n, k] and repeats(reader.spec):
+                    found.add((n, k))
                 if node.sources[0].index is not None:
                     found.add((n, k))
                 if direct and (len(stage.fifo) > 1 or stage.engine == "slice"):
@@ -230,11 +234,6 @@ class Sizing:
         return self.plan_of(stages), target
 
 
-def widens(spec: Any) -> bool:
-    """Whether a component makes a beat of several."""
-    return isinstance(spec, WidthAdapterSpec) and spec.o.lanes > spec.i.lanes
-
-
 def repeats(spec: Any) -> bool:
     """Whether an engine takes no beats while it repeats a vector; a line buffer goes on taking."""
     feed = getattr(spec, "feed", None)
@@ -268,6 +267,12 @@ def paced(nodes: Sequence[Node], interval: int) -> tuple[FrameModel, int]:
         frames *= 2
         model.advance(frames)
     return model, frames
+
+
+def settled(model: FrameModel, frames: int) -> int:
+    """Return the cycles from the last but one to the last frame of a paced run."""
+    last = model.output.times[model.output.count - 1 :: model.output.count]
+    return int(last[frames - 1] - last[frames - 2])
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -41,7 +41,8 @@ STILL = {
     *("Softmax", "LogSoftmax", "ArgMax", "TopK"),
 }
 MOVES = {"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice"}
-LAST = {"Softmax", "LogSoftmax", "ArgMax", "TopK"}  #: What the network leaves to its end.
+INDICES = {"ArgMax", "TopK"}
+LAST = {"Softmax", "LogSoftmax", *INDICES}  #: What the network leaves to its end.
 QUANTISERS = {
     "IntQuant",
     "BipolarQuant",
@@ -141,7 +142,7 @@ class Shadow:
         twin.CopyFrom(proto)
         twin.op_type = {"Sub": "Add"}.get(node.op, node.op)
         for attribute in twin.attribute:
-            if attribute.name in {"alpha", "beta"}:
+            if attribute.name in {"alpha", "beta", "value"} and attribute.HasField("f"):
                 attribute.f = abs(attribute.f)
         given = [self._given(node, place) for place in range(len(node.inputs))]
         return [Bound(m, k, p) for m in self._computed(twin, node, given, len(before[0].m))]
@@ -152,7 +153,7 @@ class Shadow:
         if not name or name in self.bounds:
             return self.bounds[name].m if name else None
         value = self.fixed[name]
-        if value.dtype.kind != "f" or node.op in {"Resize", "Upsample", "Pad"}:
+        if value.dtype.kind != "f" or node.op in {"Resize", "Upsample"}:
             return value
         if node.op == "BatchNormalization" and place == 4:
             return value
@@ -209,8 +210,9 @@ class Shadow:
                 return max([first + rest[0], *rest[1:]])
             case "Gemm" if node.attributes.get("alpha", 1) == node.attributes.get("beta", 1) == 1:
                 return max([first + rest[0], *rest[1:]])
-            case "Add" | "Sub" | "Sum" | "Clip":
-                return max([first, *rest])
+            case "Add" | "Sub" | "Sum" | "Clip" | "Pad":
+                own = node.attributes.get("value", 0) if node.op == "Pad" else 0
+                return max([first, *rest, places(np.array(own))])
             case "Div":
                 divisors = self.fixed[node.inputs[1]]
                 exact = (np.frexp(np.abs(divisors))[0] == 0.5).all()
@@ -288,7 +290,8 @@ def differences(
         if found.value.edge in edges and found.pad is None
     }
     model = dict(executed or {})
-    wanted = [node.outputs[0] for node in graph.nodes if node.outputs[0] not in model]
+    wanted = [*(node.outputs[0] for node in graph.nodes), graph.output]
+    wanted = [name for name in dict.fromkeys(wanted) if name not in model]
     model |= executor.execute(graph, x, wanted) if wanted else {}
     shadow = Shadow(graph, *constants_of(graph))
     # An input that stands for a multiple of a scale was rounded to float32 itself.
@@ -310,6 +313,8 @@ def differences(
                 np.abs(model[name].astype(np.float64)).reshape(shape), 2, None
             )
             continue
+        if node.op in INDICES and live[0] in tensors:
+            yield largest(graph, node, shadow, tensors, edges, model)
         if found is None or node.op in LAST:
             shadow.bounds |= zip(node.outputs, shadow.step(node, proto), strict=False)
             continue
@@ -338,6 +343,25 @@ def step_of(value: Value) -> float:
     return min(gains, default=0.0) * (2 if value.tensor.fmt == Bipolar() else 1)
 
 
+def slack_of(
+    node: Node, shadow: Shadow, bound: Bound, real: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Largest error of what a quantiser rounds: that of its input, and what it does before."""
+    error = np.reshape(bound.error, real.shape)
+    if node.op in {"BipolarQuant", "MultiThreshold"}:  # They compare their input.
+        return error
+    rest = [np.abs(shadow.fixed[i].astype(np.float64)) for i in node.inputs[1:3] if i]
+    scale = rest[0] if rest else np.ones(1)
+    zero = rest[1] if len(rest) > 1 else np.zeros(1)
+    if bound.exact and (np.frexp(scale)[0] == 0.5).all():  # Then dividing is exact too.
+        assert bound.p is not None
+        grain = max(bound.p + places(1 / scale), places(zero))
+        most = np.abs(real).max(initial=0) / scale.min() + zero.max()
+        if most * 2.0**grain < 1 << BITS:
+            return error
+    return error + 4 * ULP * (np.abs(real) + float(scale.max() * zero.max()))
+
+
 def doubts(
     chain: Chain,
     shadow: Shadow,
@@ -354,10 +378,7 @@ def doubts(
     if before is None:  # The host computes it as the model does.
         return np.zeros(seen.shape, bool)
     real = reals(before.value, edges[before.value.edge], before.index)
-    # Dividing by the scale and adding the zero-point round too.
-    rest = [np.abs(shadow.fixed[i]).max() for i in node.inputs[1:3] if i in shadow.fixed]
-    zero = float(np.prod(rest)) if len(rest) > 1 else 0.0
-    slack = np.reshape(bound.error, real.shape) + 4 * ULP * (np.abs(real) + zero)
+    slack = slack_of(node, shadow, bound, real)
     ends = []
     for argument in (real - slack, real + slack):
         values = list(argument.reshape(bound.m.shape).astype(np.float32))
@@ -378,6 +399,29 @@ def doubts(
     low, high = (join(*ends) for join in (np.minimum, np.maximum))
     reach = 0.25 * step_of(value)
     return (ends[0] != ends[1]) & (seen > low - reach) & (seen < high + reach)
+
+
+def largest(
+    graph: Graph,
+    node: Node,
+    shadow: Shadow,
+    tensors: Mapping[str, Placed],
+    edges: Mapping[str, NDArray],
+    model: Mapping[str, NDArray],
+) -> Compared:
+    """Compare indices of the largest: of two within rounding of each other either may be taken."""
+    before, bound = tensors[node.inputs[0]], shadow.bounds[node.inputs[0]]
+    real = reals(before.value, edges[before.value.edge], before.index)
+    count, edge = len(real), tensors[graph.output].value.edge
+    error = np.reshape(bound.error, (count, -1)) + 2.0**-40 * np.reshape(bound.m, (count, -1))
+    each, values = np.arange(count), real.reshape(count, -1)
+    mine, seen = (x.reshape(count).astype(np.int64) for x in (edges[edge], model[graph.output]))
+    gap = np.abs(values[each, mine] - values[each, seen])
+    near = gap <= error[each, mine] + error[each, seen]
+    shape = (count, *tensors[graph.output].shape)
+    seen, mine, near = (x.reshape(shape) for x in (seen, mine, near))
+    differs = seen != mine
+    return Compared(str(node), graph.output, edge, True, seen, mine, differs, near & differs)
 
 
 def check(

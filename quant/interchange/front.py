@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from brambling.errors import UnsupportedLayer
+from brambling.errors import ConfigError, UnsupportedLayer
 from brambling.network import Tensor
 from brambling.origin import Rounding
 from brambling.quant.formats import Bipolar, Fixed
@@ -16,13 +16,15 @@ from brambling.quant.interchange.onnx_attributes import flag
 from brambling.quant.interchange.onnx_elements import end_of
 from brambling.quant.interchange.onnx_lowering import OPERATORS, Lowered, Lowering
 from brambling.quant.interchange.onnx_quantisers import (
+    check_signs,
     integers_of,
     limits_of,
+    positive,
     rounding_of,
     steps_of,
     widths_of,
 )
-from brambling.quant.interchange.placed import Placed, channels_of, fractions
+from brambling.quant.interchange.placed import Placed, fractions
 from brambling.quant.lowering import Builder
 from brambling.quant.norms import Norm, linear
 
@@ -85,7 +87,7 @@ class Front:
         place = 1 if node.inputs[1] in self.graph.constants else 0
         array = work.constant(node, place, "number").astype(np.float32)
         fractions(array, f"{node}: number")
-        numbers = channels_of(array, x, str(node)).tolist()
+        numbers = work.channels(array, x, str(node)).tolist()
         return ARITHMETIC[node.op], tuple(numbers)
 
     def _rounded(
@@ -94,15 +96,14 @@ class Front:
         shape = x.value.tensor.shape
 
         def each(place: int, what: str) -> Any:
-            return channels_of(np.asarray(work.constant(node, place, what)), x, str(node))
+            return work.channels(np.asarray(work.constant(node, place, what)), x, f"{node}: {what}")
 
         if node.op == "MultiThreshold":
             return self._levels(work, node, x, steps)
-        scale = each(1, "scale") if node.op != "QuantizeLinear" else None
         if node.op == "BipolarQuant":
-            exact = fractions(scale, f"{node}: scale")
+            exact = fractions(each(1, "scale"), f"{node}: scale")
             if not all(exact):
-                raise UnsupportedLayer(f"{node}: scale must not be 0: train anew")
+                raise ConfigError(f"{node}: scale must not be 0: train anew")
             made = Rounding("sign", (1.0,), low=(-1,), high=(1,))
             return Made(Tensor(shape, Bipolar()), [linear(s) for s in exact], made, steps)
         if node.op == "QuantizeLinear":
@@ -110,7 +111,10 @@ class Front:
             scale = np.asarray(work.constant(node, 1, "scale"))
             zero = work.constant(node, 2, "zero-point") if work.given(node, 2) else np.zeros(1)
             if scale.size > 1 or zero.size > 1:
-                raise UnsupportedLayer(f"{node}: its scale must be one for all channels")
+                raise UnsupportedLayer(
+                    f"{node}: its scale must be one for all channels: give --input-scale"
+                )
+            positive(fractions(scale, f"{node}: scale"), node)
             made = Rounding(
                 "round",
                 tuple(map(float, scale.reshape(-1))),
@@ -122,7 +126,7 @@ class Front:
             return Made(
                 Tensor(shape, Fixed.spanning(low, high)), [linear(Fraction(1))], made, steps
             )
-        return self._integers(work, node, x, steps, scale, each(2, "zero-point"))
+        return self._integers(work, node, x, steps, each(1, "scale"), each(2, "zero-point"))
 
     def _levels(
         self, work: Lowering, node: Node, x: Placed, steps: Sequence[tuple[str, tuple[float, ...]]]
@@ -160,11 +164,12 @@ class Front:
         """IntQuant."""
         shape = x.value.tensor.shape
         signed, narrow = flag(node, "signed", True), flag(node, "narrow")
-        bits = channels_of(widths_of(work, node, 3), x, f"{node}: bit width").tolist()
+        bits = work.channels(widths_of(work, node, 3), x, f"{node}: bit width").tolist()
         ends = [limits_of(n, signed, narrow) for n in bits]
-        scales, zeros = (fractions(part, f"{node}: scale") for part in (scale, zero))
-        if min(scales) <= 0:
-            raise UnsupportedLayer(f"{node}: scale must be above 0: train anew")
+        scales = fractions(scale, f"{node}: scale")
+        zeros = fractions(zero, f"{node}: zero-point")
+        positive(scales, node)
+        check_signs(bits, signed, node)
         count = max(len(scales), len(zeros))
         norms = [
             linear(s, z)

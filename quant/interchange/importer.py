@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,15 @@ from brambling.quant.interchange import (  # noqa: F401  (each registers its ope
     onnx_quantisers,
     onnx_shapes,
 )
+from brambling.quant.interchange.batching import dependent
 from brambling.quant.interchange.front import Front, front_of
 from brambling.quant.interchange.graph import Graph
-from brambling.quant.interchange.onnx_lowering import Lowering, Relayout, refuse_unknown
+from brambling.quant.interchange.onnx_lowering import (
+    Lowering,
+    Relayout,
+    refuse_unknown,
+    refuse_unshaped,
+)
 from brambling.quant.interchange.placed import Placed, layout_of
 from brambling.quant.lowering import Builder
 from brambling.quant.norms import Affine, Clip, Leak, linear
@@ -30,6 +37,7 @@ __all__ = ["Imported", "Options", "import_graph"]
 
 QUANTISERS = {"IntQuant", "BipolarQuant", "MultiThreshold", "QuantizeLinear", "DequantizeLinear"}
 PIXEL = Fixed(8, 0, signed=False)
+ELEMENTS = 2**26  #: In all tensors of an image; ResNet-50 has two thirds of that.
 RELAYOUTS = 3  #: An input is laid out anew at most so often.
 
 
@@ -93,6 +101,8 @@ def import_graph(graph: Graph, options: Options | None = None) -> Imported:
             f"{graph.name}: is a plain float model: quantise it first, with 'brambling quantise "
             "MODEL --calibrate IMAGES'"
         )
+    refuse_unshaped(graph)
+    refuse_large(graph)
     front = front_of(graph) if options.scale is None else None
     shape, order = first_frame(graph)
     for _ in range(RELAYOUTS):
@@ -101,6 +111,16 @@ def import_graph(graph: Graph, options: Options | None = None) -> Imported:
         except Relayout as wanted:
             shape, order = wanted.shape, order[wanted.order]
     raise UnsupportedLayer(f"{graph.name}: its input is used in several layouts: use one")
+
+
+def refuse_large(graph: Graph) -> None:
+    """Refuse a graph with so many elements that placing each takes long."""
+    elements = sum(prod(graph.shapes[name]) for name in dependent(graph))
+    if elements > ELEMENTS:
+        raise ConfigError(
+            f"{graph.name}: {elements:,} elements in all tensors of an image: must be at most "
+            f"{ELEMENTS:,}: use smaller images"
+        )
 
 
 def has_float_weights(graph: Graph) -> bool:
@@ -136,13 +156,17 @@ def lowered(
     order: NDArray[np.int64],
 ) -> Imported:
     """Lower a graph whose frames are of a shape, with the model's elements in an order."""
-    places = np.argsort(order)
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
     view = graph.shapes[graph.input][1:]
     source = Placed(Value.codes(INPUT, Tensor(shape, options.fmt), [linear(Fraction(1))]),
                     places.reshape(view))  # fmt: skip
     if options.scale is not None:
         if options.scale <= 0:
-            raise ConfigError(f"input scale must be above 0, not {float(options.scale):g}")
+            raise ConfigError(
+                f"{graph.name}: input scale must be above 0, not {float(options.scale):g}: give "
+                "--input-scale 1/255 for pixels in 0 to 1"
+            )
         frame = Tensor(shape, options.fmt)
         norms = [linear(options.scale, Fraction(options.zero))]
         quantiser = Rounding(
@@ -185,10 +209,10 @@ def input_layout(graph: Graph, places: NDArray[np.int64], shape: tuple[int, ...]
 def finished(work: Lowering, result: Placed, options: Options, encoding: Encoding) -> Imported:
     """Return the network, with its origin."""
     graph, builder, last = work.graph, work.builder, work.last
-    if not builder.layers:
-        raise UnsupportedLayer(f"{graph.name}: has no layer")
     if result.pad is not None:
         raise UnsupportedLayer(f"{graph.name}: ends in a Pad: remove it")
+    if not builder.layers:
+        raise UnsupportedLayer(f"{graph.name}: has no layer: give a model with some")
     result = at_the_end(work, result)
     decoding = decoding_of(graph, result, last)
     if options.argmax and last != "argmax":
@@ -223,7 +247,9 @@ def at_the_end(work: Lowering, result: Placed) -> Placed:
     if names[-1] == value.edge:
         return result
     if value.edge == INPUT:
-        raise UnsupportedLayer(f"{work.graph.name}: has no layer between input and output")
+        raise UnsupportedLayer(
+            f"{work.graph.name}: has no layer between input and output: give a model with some"
+        )
     # What comes behind in the list does not lead to the output.
     for name in names[names.index(value.edge) + 1 :]:
         del work.builder.layers[name]
@@ -239,7 +265,8 @@ def decoding_of(graph: Graph, result: Placed, last: str) -> Decoding:
     layout = layout_of(result.index, value.tensor.shape)
     if layout is None:
         raise UnsupportedLayer(
-            f"{graph.name}: its output is put together of several: return one result as it is"
+            f"{graph.name}: output {graph.output!r} is put together of several: return one result "
+            "as it is"
         )
     pixels = result.index.size // value.channels
     gains = tuple(float(n.gain) / float(n.variance) ** 0.5 for n in value.norms)

@@ -43,7 +43,10 @@ def integer(
 
 def flag(node: Node, key: str, default: bool = False) -> bool:
     """Return an attribute that is 0 or 1."""
-    return bool(integer(node, key, int(default), 0, 1))
+    value = given(node, key, int(default))
+    if not isinstance(value, int) or value not in {0, 1}:
+        refuse(node, key, "0 or 1", value)
+    return bool(value)
 
 
 def real(node: Node, key: str, default: float) -> Fraction:
@@ -69,9 +72,9 @@ def integers(
     value = given(node, key, default)
     many = "" if count is None else f"{count} "
     if (
-        not isinstance(value, list | tuple)
-        or not all(isinstance(n, int) and abs(n) <= LARGEST for n in value)
-        or len(value) != (len(value) if count is None else count)
+        not isinstance(value, Sequence)
+        or not all(isinstance(n, int) for n in value)
+        or count not in {None, len(value)}
     ):
         refuse(node, key, f"{many}integers", value)
     return tuple(value)

@@ -13,7 +13,7 @@ from brambling.quant.formats import Bipolar
 from brambling.quant.interchange.graph import CHANNELS_LAST, Node
 from brambling.quant.interchange.onnx_attributes import flag, real, refuse
 from brambling.quant.interchange.onnx_lowering import Lowering, operator
-from brambling.quant.interchange.placed import Codes, Placed, channels_of, fractions
+from brambling.quant.interchange.placed import Codes, Placed, fractions
 from brambling.quant.lowering import Grid
 from brambling.quant.norms import Norm, clip, leak, ramp
 from brambling.quant.values import Value
@@ -28,9 +28,9 @@ def each(self: Lowering, node: Node, place: int, x: Placed, what: str) -> list[F
         # Fractions are objects: their places are what is laid out.
         numbers = found.fractions()
         array = np.arange(len(numbers)).reshape(found.codes.shape)
-        return [numbers[n] for n in channels_of(array, x, f"{node}: {what}").tolist()]
+        return [numbers[n] for n in self.channels(array, x, f"{node}: {what}").tolist()]
     array = self.constant(node, place, what)
-    return fractions(channels_of(array, x, f"{node}: {what}"), f"{node}: {what}")
+    return fractions(self.channels(array, x, f"{node}: {what}"), f"{node}: {what}")
 
 
 def meant(
@@ -140,15 +140,13 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     last = node.domain == CHANNELS_LAST
     x = self.element(node)
-    if last and x.index.ndim > 1:
-        x = self.image(x, node, last=True)
     if flag(node, "training_mode"):
         raise UnsupportedLayer(f"{node}: is in training mode: export the model in evaluation")
     shape = [1] * (x.index.ndim + 1)
     shape[-1 if last else 1] = -1
     gain, bias, mean, variance = (
         fractions(
-            channels_of(self.constant(node, place, what).reshape(shape), x, f"{node}: {what}"),
+            self.channels(self.constant(node, place, what).reshape(shape), x, f"{node}: {what}"),
             f"{node}: {what}",
         )
         for place, what in enumerate(("scale", "bias", "mean", "variance"), 1)
@@ -244,7 +242,7 @@ def clipped(
     edge = x.value.edge
     known = self.rounded.get(edge)
     single = len(self.graph.consumers(node.inputs[0])) == 1
-    if known is None or not single or x.value.bends or len(x.value.norms) > 1:
+    if known is None or not single or x.value.bends or len(x.value.norms) != 1:
         return None
     before, grid = known
     (norm,) = x.value.norms

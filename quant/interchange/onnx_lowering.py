@@ -14,17 +14,25 @@ from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import defs
 
 from brambling.errors import ConfigError, UnsupportedLayer
 from brambling.network import Conv, Dense, Flatten, Layer, Requantise, Table, Thresholds
 from brambling.quant.formats import Fixed
 from brambling.quant.interchange.graph import CHANNELS_LAST, QONNX, Graph, Node
 from brambling.quant.interchange.onnx_attributes import integers
-from brambling.quant.interchange.placed import Codes, Placed, fractions, image_index
+from brambling.quant.interchange.placed import (
+    Codes,
+    Placed,
+    channels_of,
+    fractions,
+    image_index,
+    layout_of,
+)
 from brambling.quant.lowering import Builder, Grid
 from brambling.quant.values import Value
 
-__all__ = ["OPERATORS", "Lowering", "Relayout", "operator", "refuse_unknown"]
+__all__ = ["OPERATORS", "Lowering", "Relayout", "operator", "refuse_unknown", "refuse_unshaped"]
 
 Lowered = Placed | Codes
 Function = Callable[["Lowering", Node], Sequence[Lowered | None]]
@@ -89,6 +97,8 @@ def refuse_unknown(graph: Graph) -> None:
     rows = []
     for node in graph.nodes:
         if (node.domain, node.op) in OPERATORS:
+            if not exists(node):
+                rows.append(f"{node}: is not in operator set {node.version}: export it anew")
             continue
         said = NEAREST.get(node.op, "is not supported: see the table of operators in the docs")
         for part, remedy in DIALECTS.items():
@@ -97,6 +107,24 @@ def refuse_unknown(graph: Graph) -> None:
         rows.append(f"{node}{domain}: {said}")
     if rows:
         raise UnsupportedLayer(f"{graph.name}: {len(rows)} unsupported: " + "; ".join(rows))
+
+
+def exists(node: Node) -> bool:
+    """Whether an operator is in the version of its set that the file names."""
+    try:
+        return bool(node.domain) or not defs.get_schema(node.op, node.version, "").deprecated
+    except defs.SchemaError:
+        return False
+
+
+def refuse_unshaped(graph: Graph) -> None:
+    """Refuse a graph with tensors whose shape is not known: it has not been tried out."""
+    for node in graph.nodes:
+        if not all(name in graph.shapes for name in node.outputs if name):
+            raise ConfigError(
+                f"{graph.name}: {node}: the shape of its result cannot be computed: export the "
+                "model with fixed shapes"
+            )
 
 
 @dataclass
@@ -175,7 +203,9 @@ class Lowering:
         """Return an input that must be known beforehand."""
         name = node.inputs[place] if self.given(node, place) else ""
         if name not in self.graph.constants:
-            raise UnsupportedLayer(f"{node}: its {what} must be a constant, not {name!r}")
+            raise UnsupportedLayer(
+                f"{node}: its {what} must be a constant, not {name!r}: fold it to an initialiser"
+            )
         return self.graph.constants[name]
 
     def single(self, node: Node, place: int, what: str) -> NDArray:
@@ -228,6 +258,17 @@ class Lowering:
         )
         return self.vector(x) if many and len(x.shape) == 1 else x
 
+    def channels(self, array: NDArray, x: Placed, what: str) -> NDArray:
+        """Return numbers for each channel of an edge; see :func:`..placed.channels_of`."""
+        try:
+            return channels_of(array, x, what)
+        except UnsupportedLayer:
+            straight = len(x.shape) != 3 or np.array_equal(x.index, image_index(x.shape, True))
+            if straight or x.value.edge != self.source.value.edge:
+                raise
+            # An input whose channels may come last.
+            raise Relayout(x.shape, x.index.reshape(-1)) from None
+
     def is_constant(self, name: str) -> bool:
         return name in self.graph.constants or isinstance(self.tensors.get(name), Codes)
 
@@ -251,12 +292,26 @@ class Lowering:
         shape = index.shape if last else (*index.shape[1:], index.shape[0])
         if x.value.tensor.shape == shape and np.array_equal(index, image_index(shape, last)):
             return x
-        if self.in_front(x.value.edge):
-            raise Relayout(shape, (index if last else index.transpose(1, 2, 0)).reshape(-1))
+        order = (index if last else index.transpose(1, 2, 0)).reshape(-1)
+        front = self.in_front(x.value.edge)
+        if front and self.can_lie(shape, order):
+            raise Relayout(shape, order)
+        if x.value.tensor.shape == shape:
+            straight = image_index(shape, last)
+            made = self.shuffled(x.moved(index), straight, node)
+            if made is not None:
+                return made if x.index.ndim == 3 else made.moved(straight.reshape(x.shape))
+        if front:
+            raise Relayout(shape, order)
         raise UnsupportedLayer(
             f"{node}: its image's elements were moved by a reshape or transpose: put those in "
             "front of the first layer, or behind the last image"
         )
+
+    def can_lie(self, shape: tuple[int, ...], order: NDArray[np.int64]) -> bool:
+        """Whether the host can lay out the input so: by one transposition."""
+        elements = np.argsort(self.source.index.reshape(-1))[order]
+        return layout_of(np.argsort(elements).reshape(self.source.shape), shape) is not None
 
     def oriented(self, x: Placed, node: Node, *, last: bool = False) -> tuple[Placed, bool]:
         """Return an image as :meth:`image` does, or with rows for columns; and whether it is so."""
@@ -304,21 +359,24 @@ class Lowering:
         """Return a tensor whose elements lie as ``index`` says, moved there if they do not."""
         if np.array_equal(x.index, index):
             return x
-        # The element that belongs at each place of the edge.
-        order = np.empty(index.size, np.int64)
-        order[index.reshape(-1)] = x.index.reshape(-1)
-        pixels = order.reshape(-1, x.value.channels)
-        first = pixels[0]
-        if (first < x.value.channels).all() and np.array_equal(
-            pixels - first, np.arange(len(pixels))[:, np.newaxis] * x.value.channels + 0 * first
-        ):
-            return Placed(self.picked(x.value, first, node), index)
-        x = self.vector(x)
-        made = self.picked(x.value, order, node)
+        made = self.shuffled(x, index, node)
+        if made is not None:
+            return made
+        x, order = self.vector(x), order_of(x, index)
+        value = self.picked(x.value, order, node)
         self.notes.append(
             f"{node} joins elements of two layouts: a matrix moves {order.size} of them"
         )
-        return Placed(made, index)
+        return Placed(value, index)
+
+    def shuffled(self, x: Placed, index: NDArray[np.int64], node: Node) -> Placed | None:
+        """Return a tensor whose elements lie as ``index`` says, if only channels must be moved."""
+        pixels = order_of(x, index).reshape(-1, x.value.channels)
+        first = pixels[0]
+        starts = np.arange(len(pixels))[:, np.newaxis] * x.value.channels
+        if (first >= x.value.channels).any() or (pixels != starts + first).any():
+            return None
+        return Placed(self.picked(x.value, first, node), index)
 
     def picked(self, value: Value, order: NDArray[np.int64], node: Node) -> Value:
         """Channels in another order, or some of them: by weights that pick one each."""
@@ -358,6 +416,13 @@ class Lowering:
         if like.index.ndim == 2:
             index = index[0] if last else index[:, 0]
         return Placed(value, index)
+
+
+def order_of(x: Placed, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the element that belongs at each place of an edge that lies as ``index`` says."""
+    order = np.empty(index.size, np.int64)
+    order[index.reshape(-1)] = x.index.reshape(-1)
+    return order
 
 
 def pair_of(node: Node, key: str, rank: int) -> tuple[int, int]:

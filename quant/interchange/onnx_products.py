@@ -4,20 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import gcd, lcm
-from typing import Any
 
 import numpy as np
 
 from brambling.errors import UnsupportedLayer
 from brambling.network import Conv
 from brambling.quant import joining
-from brambling.quant.formats import Fixed
+from brambling.quant.formats import Bipolar, Fixed
 from brambling.quant.interchange.graph import CHANNELS_LAST, QONNX, Node
 from brambling.quant.interchange.onnx_attributes import flag, integer, integers, real, text
 from brambling.quant.interchange.onnx_lowering import Lowering, operator, pair_of
 from brambling.quant.interchange.onnx_quantisers import NUMBER_BITS, rounding_grid
 from brambling.quant.interchange.placed import Codes, Pad, Placed, finite, fractions
-from brambling.quant.lowering import WEIGHT_BITS, Weights, format_of
+from brambling.quant.lowering import WEIGHT_BITS, Weights, format_of, stretched
 from brambling.quant.values import Value
 
 ZERO = Fraction(0)
@@ -156,17 +155,27 @@ def convolution(self: Lowering, node: Node, last: bool) -> list[Placed]:
         rows = replace(rows, codes=rows.codes.swapaxes(1, 2))
         padding = padding[2], padding[3], padding[0], padding[1]
         stride, dilation = (stride[1], stride[0]), (dilation[1], dilation[0])
+    groups = integer(node, "group", 1, 1)
+    taps, around = stretched(rows, stride, padding, dilation)
     value = self.builder.conv(
-        x.value,
+        with_zero(self, x.value, taps, groups) if any(around) else x.value,
         rows,
         str(node),
         stride=stride,
         padding=padding,
         dilation=dilation,
-        groups=integer(node, "group", 1, 1),
+        groups=groups,
         pad=check_pad(node, integers(node, "pads", ()), found.pad),
     )
     return [self.fresh(value, x, last=last, turned=turned)]
+
+
+def with_zero(self: Lowering, value: Value, weights: Weights, groups: int) -> Value:
+    """Give bipolar codes a format that has a 0, unless there is an engine that pads them so."""
+    plain = weights.fmt == Bipolar() and groups == 1 and len(value.norms) == 1
+    if value.tensor.fmt != Bipolar() or plain:
+        return value
+    return self.builder.requantised(value, [1])
 
 
 def single_pixel(self: Lowering, node: Node, x: Placed, rows: Weights, last: bool) -> Placed | None:
@@ -383,8 +392,10 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     else:
         axes = self.integers(node, 1, "axes") if self.given(node, 1) else ()
     rank = x.index.ndim + 1
-    if sorted(axis % rank for axis in axes) != list(range(2, rank)):
-        raise UnsupportedLayer(f"{node}: must be over rows and columns, not axes {tuple(axes)}")
+    if sorted(axis + rank if axis < 0 else axis for axis in axes) != list(range(2, rank)):
+        raise UnsupportedLayer(
+            f"{node}: must be over rows and columns, not axes {tuple(axes)}: use GlobalAveragePool"
+        )
     value = joining.average(self.builder, x.value, None, None, str(node))
     found = self.fresh(value, x)
     return [found.moved(found.index.reshape(self.shape_of(node)))]

@@ -7,6 +7,7 @@ from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from brambling.errors import ConfigError, UnsupportedLayer
 from brambling.origin import rounded
@@ -23,7 +24,7 @@ from brambling.quant.interchange.onnx_attributes import (
 )
 from brambling.quant.interchange.onnx_elements import each
 from brambling.quant.interchange.onnx_lowering import Lowering, operator
-from brambling.quant.interchange.placed import Codes, Placed, channels_of, finite, fractions
+from brambling.quant.interchange.placed import Codes, Placed, finite, fractions
 from brambling.quant.lowering import Grid
 from brambling.quant.norms import Norm, Reach, linear
 from brambling.quant.rounding import QONNX as ROUNDINGS
@@ -33,6 +34,15 @@ from brambling.quant.values import Value
 ZERO, HALF = Fraction(0), Fraction(1, 2)
 WIDEST = 16  #: Bits of activations that have an engine.
 NUMBER_BITS = 32  #: Bits of constants: those of a bias.
+#: Bits of the types that QuantizeLinear makes, and whether they are signed.
+TYPES: dict[int, tuple[int, bool]] = {
+    TensorProto.UINT8: (8, False),
+    TensorProto.INT8: (8, True),
+    TensorProto.UINT16: (16, False),
+    TensorProto.INT16: (16, True),
+    TensorProto.UINT4: (4, False),
+    TensorProto.INT4: (4, True),
+}
 
 
 def quantised(self: Lowering, x: Placed, grid: Grid, node: Node) -> list[Placed]:
@@ -121,9 +131,16 @@ def widths_of(self: Lowering, node: Node, place: int, most: int = WIDEST) -> NDA
     for number in fractions(array, f"{node}: bit width"):
         if number.denominator != 1 or not 1 <= number <= most:
             raise ConfigError(
-                f"{node}: bit width must be a whole number of 1 to {most}, not {float(number):g}"
+                f"{node}: bit width must be a whole number of 1 to {most}, not {float(number):g}: "
+                "quantise with such a width"
             )
     return array.astype(np.int64)
+
+
+def check_signs(widths: Sequence[int], signed: bool, node: Node) -> None:
+    """Refuse one signed bit, which is executed as a sign, beside several."""
+    if signed and 1 in widths and set(widths) != {1}:
+        raise UnsupportedLayer(f"{node}: has 1 signed bit in some channels only: use 2")
 
 
 def limits_of(bits: int, signed: bool, narrow: bool) -> tuple[int, int]:
@@ -155,15 +172,14 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     x = self.element(node)
     scales = positive(each(self, node, 1, x, "scale"), node)
     zeros = each(self, node, 2, x, "zero-point")
-    width = channels_of(bits, x, f"{node}: bit width").tolist()
+    width = self.channels(bits, x, f"{node}: bit width").tolist()
     if signed and set(width) == {1}:
         # One bit is executed as a sign: x / scale + zero >= 0.
         count = max(len(scales), len(zeros))
         at = [-zeros[n % len(zeros)] * scales[n % len(scales)] for n in range(count)]
         return quantised(self, x, sign_grid(scales, zeros, at), node)
     ends = [limits_of(n, signed, narrow) for n in width]
-    if signed and 1 in width:
-        raise UnsupportedLayer(f"{node}: has 1 signed bit in some channels only: use 2")
+    check_signs(width, signed, node)
     if len(set(ends)) == 1:
         low, high = ends[0]
         grid = rounding_grid(low, high, scales=scales, zeros=zeros, rounding=rounding)
@@ -206,7 +222,9 @@ def int_weights(
     finite(x, f"{node}: weights")
     positive(fractions(scale, f"{node}: scale"), node)
     fractions(zero, f"{node}: zero-point")
-    y = x / scale + zero
+    check_signs(bits.reshape(-1).tolist(), signed, node)
+    with np.errstate(over="ignore"):  # What is infinite is clipped.
+        y = x / scale + zero
     if signed and bits.size == 1 and bits.reshape(-1)[0] == 1:
         codes = np.where(y >= 0, np.float32(1), np.float32(-1))
     else:
@@ -220,7 +238,9 @@ def shifted_codes(node: Node, codes: NDArray, zero: NDArray, scale: NDArray) -> 
     """Codes less a zero-point, which must be whole."""
     moved = codes.astype(np.float64) - zero
     if (moved != np.rint(moved)).any():
-        raise UnsupportedLayer(f"{node}: zero-point of weights must be a whole number")
+        raise UnsupportedLayer(f"{node}: zero-point of weights must be a whole number: use 0")
+    if (np.abs(moved) > 1 << NUMBER_BITS).any():
+        raise UnsupportedLayer(f"{node}: zero-point of weights must be one of their codes: use 0")
     shape = [1] * (codes.ndim - np.ndim(scale)) + list(np.shape(scale))
     array = np.empty(np.size(scale), dtype=object)
     array[:] = fractions(scale, f"{node}: scale")
@@ -251,16 +271,23 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     given, wanted = (
         int(widths_of(self, node, place).reshape(-1)[0]) for place in ((3, 5) if second else (3, 4))
     )
-    if len(scales) > 1 or len(zeros) > 1:
-        raise UnsupportedLayer(f"{node}: scale and zero-point must be one for all channels")
-    (scale,), (zero,) = scales, zeros
+    results = positive(each(self, node, 4, x, "output scale"), node) if second else scales
+    if max(map(len, (scales, zeros, results))) > 1:
+        raise UnsupportedLayer(
+            f"{node}: scales and zero-point must be one for all channels: use IntQuant"
+        )
+    (scale,), (zero,), (result,) = scales, zeros, results
     if second:
-        (result,) = positive(each(self, node, 4, x, "output scale"), node)
         power = round(float(np.log2(float(result) / float(scale))))
         low, high = limits_of(wanted, flag(node, "signed", True), flag(node, "narrow"))
     else:
-        result, power = scale, given - wanted
-        low, high = reached(x.value, scale, zero, power)
+        power = given - wanted
+        low, high = reached(x.value, scale, zero, power, node)
+        if high - low > 1 << WIDEST + 1:
+            raise UnsupportedLayer(
+                f"{node}: results from {low:.3g} to {high:.3g} times its scale: give it that of "
+                "its input"
+            )
     factor = Fraction(2) ** power
     places = [truncated(code, rounding, factor) for code in range(low + 1, high + 1)]
     places = [reach._replace(value=(reach.value - zero) * scale) for reach in places]
@@ -287,10 +314,10 @@ def truncated(code: int, rounding: str, factor: Fraction) -> Reach:
     return reach_of(whole, "half_even")
 
 
-def reached(x: Value, scale: Fraction, zero: Fraction, power: int) -> tuple[int, int]:
+def reached(x: Value, scale: Fraction, zero: Fraction, power: int, node: Node) -> tuple[int, int]:
     """Bounds of the codes that can occur."""
     if x.bends or any(norm.variance != 1 for norm in x.norms):
-        raise UnsupportedLayer("Trunc: its input must be quantised: put a quantiser before it")
+        raise UnsupportedLayer(f"{node}: its input must be quantised: put a quantiser before it")
     ends = []
     for row in (x.low, x.high):
         each_low = np.broadcast_to(row, max(len(row), len(x.norms))).tolist()
@@ -315,18 +342,19 @@ def steps_of(self: Lowering, node: Node, x: Placed) -> Steps:
     """Read the thresholds of a node."""
     table = np.asarray(self.constant(node, 1, "thresholds"))
     layout = text(node, "data_layout", "") or {1: "NC", 2: "NWC"}.get(x.index.ndim, "NCHW")
-    gain, bias = (
-        real(node, key, default)
-        for key, default in (("out_scale", 1), ("out_bias", 0))
-    )
-    if np.isnan(table).any() or table.ndim != 2 or not table.size:
+    gain, bias = (real(node, key, default) for key, default in (("out_scale", 1), ("out_bias", 0)))
+    if table.ndim != 2 or not table.size:
         raise ConfigError(
-            f"{node}: thresholds must be numbers (channels, n), not of shape {table.shape}"
+            f"{node}: thresholds must be of shape (channels, n), not {table.shape}: export it anew"
+        )
+    if np.isnan(table).any():  # Infinite ones are never, or always, reached.
+        raise ConfigError(
+            f"{node}: thresholds must be numbers, not nan: export a model whose training converged"
         )
     shape = [1] * (x.index.ndim + 1)
     shape[layout.index("C") if "C" in layout else 1] = -1
     columns = [
-        channels_of(column.reshape(shape), x, f"{node}: thresholds").tolist()
+        self.channels(column.reshape(shape), x, f"{node}: thresholds").tolist()
         for column in np.sort(table, axis=1).T
     ]
     count = max(map(len, columns))
@@ -383,15 +411,14 @@ def axis_shape(node: Node, rank: int, size: int) -> list[int]:
 
 def integers_of(self: Lowering, node: Node) -> tuple[int, int]:
     """Smallest and largest code of the type of the zero-point, or of the attribute."""
-    kinds = {2: (0, 255), 3: (-128, 127), 4: (0, 65535), 5: (-32768, 32767)}
-    kinds |= {21: (0, 15), 22: (-8, 7)}
     if self.given(node, 2):
-        info = np.iinfo(self.constant(node, 2, "zero-point").dtype)
-        return int(info.min), int(info.max)
-    kind = integer(node, "output_dtype", 2) or 2
-    if kind not in kinds:
+        kind = helper.np_dtype_to_tensor_dtype(self.constant(node, 2, "zero-point").dtype)
+    else:
+        kind = integer(node, "output_dtype", 2) or TensorProto.UINT8
+    if kind not in TYPES:
         raise UnsupportedLayer(f"{node}: rounds to floats: use int8 or uint8")
-    return kinds[kind]
+    bits, signed = TYPES[kind]
+    return limits_of(bits, signed, narrow=False)
 
 
 @operator("QuantizeLinear", text="int8, uint8, int16, uint16; per tensor or axis")
@@ -408,20 +435,22 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
         x = self.constant(node, 0, "input")
         finite(x, f"{node}: weights")
         shape = axis_shape(node, x.ndim, scale.size)
-        y = np.rint(x / scale.reshape(shape)) + zero.astype(np.int64).reshape(shape)
+        with np.errstate(over="ignore"):  # What is infinite is clipped.
+            y = np.rint(x / scale.reshape(shape)) + zero.astype(np.int64).reshape(shape)
         codes = np.clip(y, low, high).astype(np.int64)
         return [Codes(codes, np.full([1] * x.ndim, Fraction(1), object))]
     x = self.element(node)
     shape = axis_shape(node, x.index.ndim + 1, scale.size)
-    scales = fractions(channels_of(scale.reshape(shape), x, f"{node}: scale"), f"{node}: scale")
-    zeros = channels_of(
+    scales = fractions(self.channels(scale.reshape(shape), x, f"{node}: scale"), f"{node}: scale")
+    zeros = self.channels(
         zero.astype(np.int64).reshape(axis_shape(node, x.index.ndim + 1, zero.size)),
         x,
         f"{node}: zero-point",
     ).tolist()
     # The zero-point is added behind the rounding, which goes to even before.
     count = max(len(scales), len(zeros))
-    places = [
+    even = all(zero % 2 == 0 for zero in zeros) and len(set(zeros)) == 1
+    places = [] if even else [
         [
             reach._replace(value=reach.value * scales[n % len(scales)])
             for reach in (
@@ -430,8 +459,7 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
             )
         ]
         for n in range(count)
-    ]
-    even = all(zero % 2 == 0 for zero in zeros) and len(set(zeros)) == 1
+    ]  # fmt: skip
     grid = Grid(
         least=low,
         most=high,
@@ -469,9 +497,9 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
         return [Codes(moved, array.reshape(shape))]
     x = self.element(node)
     shape = axis_shape(node, x.index.ndim + 1, scale.size)
-    gains = fractions(channels_of(scale.reshape(shape), x, f"{node}: scale"), f"{node}: scale")
+    gains = fractions(self.channels(scale.reshape(shape), x, f"{node}: scale"), f"{node}: scale")
     zeros = fractions(
-        channels_of(
+        self.channels(
             zero.astype(np.int64).reshape(axis_shape(node, x.index.ndim + 1, zero.size)),
             x,
             f"{node}: zero-point",

@@ -2,17 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from fractions import Fraction
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brambling.errors import UnsupportedLayer
+from brambling.errors import ConfigError, UnsupportedLayer
 from brambling.network import Conv, DepthToSpace, Slice
 from brambling.quant import joining
 from brambling.quant.formats import Fixed
 from brambling.quant.interchange.graph import Node
+from brambling.quant.interchange.onnx_attributes import (
+    axis_of,
+    flag,
+    integer,
+    integers,
+    real,
+    refuse,
+    text,
+)
 from brambling.quant.interchange.onnx_lowering import Lowering, Relayout, operator
 from brambling.quant.interchange.onnx_products import unit_of
 from brambling.quant.interchange.onnx_quantisers import WIDEST
@@ -58,6 +66,13 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     if axes[0] != 0:
         raise UnsupportedLayer(f"{node}: must keep the batch as its first dimension")
     return [x.moved(x.index.transpose([axis - 1 for axis in axes[1:]]))]
+
+
+def in_rank(node: Node, axis: int, rank: int) -> int:
+    """Return the place of a dimension of so many, counted from the first."""
+    if not -rank <= axis < rank:
+        refuse(node, "axes", f"of {-rank} to {rank - 1}", axis)
+    return axis % rank
 
 
 def order_of(node: Node, rank: int) -> tuple[int, ...]:
@@ -152,25 +167,26 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 @operator("Slice", text="of channels")
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     x = self.placed(node)
+    rank = x.index.ndim + 1
     if node.version < 10:
-        starts, ends = (attribute_integers(node, key) for key in ("starts", "ends"))
+        starts, ends = (integers(node, key) for key in ("starts", "ends"))
         axes, steps = integers(node, "axes", range(len(starts))), [1] * len(starts)
     else:
         starts, ends = (
             self.integers(node, place, what) for place, what in ((1, "starts"), (2, "ends"))
         )
         axes, steps = (
-            self.integers(node, place, what)
-            if self.given(node, place)
-            else default
+            self.integers(node, place, what) if self.given(node, place) else default
             for place, what, default in (
                 (3, "axes", list(range(len(starts)))),
                 (4, "steps", [1] * len(starts)),
             )
         )
-    places = [slice(None)] * (x.index.ndim + 1)
+    if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
+        raise ConfigError(f"{node}: needs a start, an end and a step for each axis: export it anew")
+    places = [slice(None)] * rank
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        places[axis] = slice(start, None if end < -(1 << 31) else end, step)
+        places[in_rank(node, axis, rank)] = slice(start, None if end < -(1 << 31) else end, step)
     whole = x.index[np.newaxis][tuple(places)]
     if whole.shape[:1] != (1,):
         raise UnsupportedLayer(f"{node}: cuts the batch: cut channels")
@@ -182,7 +198,9 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     parts = [self.placed(node, place) for place in range(len(node.inputs))]
     axis = axis_of(node, None, parts[0].index.ndim + 1) - 1
     pixels = {part.value.tensor.shape[:-1] for part in parts}
-    if axis < 0 or len(pixels) > 1:
+    if axis < 0:
+        raise UnsupportedLayer(f"{node}: joins batches: join channels")
+    if len(pixels) > 1:
         raise UnsupportedLayer(f"{node}: joins pixels: join channels of images of one size")
     total = sum(part.value.channels for part in parts)
     indices, before = [], 0
@@ -217,9 +235,14 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     if self.given(node, 3):
         full = [0] * (2 * rank)
         axes = self.integers(node, 3, "axes")
+        if len(pads) != 2 * len(axes):
+            raise ConfigError(f"{node}: needs two pads for each axis: export it anew")
         for n, axis in enumerate(axes):
-            full[axis % rank], full[axis % rank + rank] = pads[n], pads[n + len(axes)]
+            place = in_rank(node, axis, rank)
+            full[place], full[place + rank] = pads[n], pads[n + len(axes)]
         pads = full
+    if len(pads) != 2 * rank:
+        raise ConfigError(f"{node}: needs {2 * rank} pads, not {len(pads)}: export it anew")
     before, after = pads[:rank], pads[rank:]
     if not any(pads):
         return [x]
@@ -338,11 +361,13 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 @operator("Softmax", "LogSoftmax", text="as the last operator; left out of the hardware")
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
     x = self.placed(node)
-    axis = node.attributes.get("axis", 1 if node.version < 13 else -1)
+    axis = axis_of(node, 1 if node.version < 13 else -1, x.index.ndim + 1)
     if node.outputs[0] != self.graph.output:
         raise UnsupportedLayer(f"{node}: it may only be the last operator: remove it")
-    if prod(x.shape) != x.shape[axis - 1 if axis > 0 else axis]:
-        raise UnsupportedLayer(f"{node}: must be over all elements, not over axis {axis}")
+    if not axis or prod(x.shape) != x.shape[axis - 1]:
+        raise UnsupportedLayer(
+            f"{node}: must be over all elements, not over axis {axis} of {(1, *x.shape)}: remove it"
+        )
     self.last = node.op.lower()
     self.notes.append(f"{node} is left out of the network: it keeps the order of the classes")
     return [x]
@@ -352,17 +377,21 @@ def _(self: Lowering, node: Node) -> Sequence[Placed | Codes]:
 def _(self: Lowering, node: Node) -> Sequence[Placed | Codes | None]:
     x = self.placed(node)
     place = 0 if node.op == "ArgMax" else 1
-    axis = node.attributes.get("axis", 0 if node.op == "ArgMax" else -1)
+    axis = axis_of(node, 0 if node.op == "ArgMax" else -1, x.index.ndim + 1)
     if len(node.outputs) <= place or node.outputs[place] != self.graph.output:
-        raise UnsupportedLayer(f"{node}: its indices must be the model's output")
-    count = 1 if node.op == "ArgMax" else int(
-        self.constant(node, 1, "k").reshape(-1)[0] if self.given(node, 1) else node.attributes["k"]
-    )  # fmt: skip
-    plain = node.attributes.get("select_last_index", 0) == 0 and node.attributes.get("largest", 1)
-    if count != 1 or not plain or prod(x.shape) != x.shape[axis - 1 if axis > 0 else axis]:
         raise UnsupportedLayer(
-            f"{node}: must find the first largest of all elements, not the {count} largest of "
-            f"axis {axis}"
+            f"{node}: its indices must be the model's output: cut the model there"
+        )
+    count = 1
+    if node.op == "TopK":
+        given = self.given(node, 1)
+        count = int(self.single(node, 1, "k")) if given else integer(node, "k")
+    plain = not flag(node, "select_last_index") and flag(node, "largest", True)
+    if count != 1 or not plain or not axis or prod(x.shape) != x.shape[axis - 1]:
+        which = f"{count} largest" if plain else "last or least"
+        raise UnsupportedLayer(
+            f"{node}: must find the first largest of all elements, not the {which} of axis {axis} "
+            f"of {(1, *x.shape)}: use ArgMax over the classes"
         )
     value = largest(self, x, str(node))
     self.last = "argmax"

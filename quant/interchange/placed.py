@@ -116,7 +116,7 @@ def finite(array: NDArray, what: str) -> None:
     values = np.asarray(array).reshape(-1)
     if values.dtype.kind not in "iufb":
         raise ConfigError(f"{what}: must be numbers, not {values.dtype}")
-    wrong = np.flatnonzero(~np.isfinite(values)) if values.dtype.kind == "f" else ()
+    wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         raise ConfigError(
             f"{what}: element {wrong[0]} must be finite, not {values[wrong[0]]}: export a model "
@@ -137,6 +137,8 @@ def channels_of(array: NDArray, x: Placed, what: str) -> NDArray:
     """
     if array.size == 1:
         return array.reshape(1)
+    if array.dtype.kind == "f" and np.isnan(array).any():  # It equals nothing.
+        finite(array, what)
     shape = (1, *x.shape)
     try:
         full = np.broadcast_to(array, shape)

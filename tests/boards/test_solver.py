@@ -10,12 +10,15 @@ import pytest
 from brambling import api, zoo
 from brambling.boards.choices import SHALLOW
 from brambling.boards.parts import BOARDS, PARTS, Board, Part
+from brambling.boards.polish import Polish
 from brambling.boards.resources import Needs, interval, needs
 from brambling.boards.solver import LUT_SHARE, Options, available, excess, fold
 from brambling.boards.wiring import families, links
 from brambling.errors import ConfigError, DoesNotFit
 from brambling.hw.accelerator import pipeline
+from brambling.network import Conv, Dense, Flatten, Network, Requantise, Tensor
 from brambling.plan import Stage, steps
+from brambling.quant.formats import Fixed
 from brambling.sim.cycles import schedule
 from brambling.sim.sizing import pace, throughput
 
@@ -334,6 +337,85 @@ def test_families_share_their_pixels(seed, image_network):
     assert stages is not None
     for members in families(chain, links(network, chain)):
         assert len({stages[n].pixels for n in members}) == 1
+
+
+def test_a_vector_of_an_image_comes_a_pixel_at_a_time():
+    """A beat of the network's input has channels of one pixel, however many lanes read it."""
+    network = flattened((4, 5, 3))
+    plan = fold(network, BOARDS["ulx3s-85f"], "max-fps")
+    planned = max(interval(*pair) for pair in plan.pairs(network))
+    assert Options.of(network, BOARDS["ulx3s-85f"]).fastest == 20
+    assert planned <= 20 == pace(pipeline(network, plan))
+    with pytest.raises(ConfigError) as error:
+        fold(network, BOARDS["ulx3s-85f"], "fps=5e6")
+    assert str(error.value) == (
+        "goal fps=5e6: at 50 MHz at most 2500000 frames a second are possible, not 5e6"
+    )
+
+
+def flattened(shape):
+    weights = np.ones((3, int(np.prod(shape))), int)
+    layers = (
+        Flatten(name="flat", inputs=("input",)),
+        Dense(name="fc", inputs=("flat",), weights=weights, fmt=Fixed(2)),
+    )
+    return Network("flattened", Tensor(shape, Fixed(4)), layers)
+
+
+@pytest.mark.parametrize("name", ["binary_cnn", "bordered"])
+def test_binary_images_with_borders_are_planned(name, cnns):
+    network = cnns[name](1)
+    plan = api.plan(network, "ulx3s-85f")
+    assert throughput(network, plan) <= max(interval(*pair) for pair in plan.pairs(network))
+
+
+# Adapters that are slower than the engines ----------------------------------------------------
+
+
+def pointwise():
+    """10 channels of 6 pixels: 2 lanes to 3 take 6 cycles a pixel, though no end has 6 beats."""
+    layers = (
+        Requantise(
+            name="scale",
+            inputs=("input",),
+            fmt=Fixed(4),
+            multiplier=np.array([1]),
+            bias=np.array([0]),
+            shift=1,
+        ),
+        Conv(name="mix", inputs=("scale",), weights=np.ones((3, 1, 1, 10), int), fmt=Fixed(2)),
+    )
+    return Network("pointwise", Tensor((2, 3, 10), Fixed(6)), layers)
+
+
+def test_lanes_whose_adapter_is_slow_are_exchanged(hand_plan):
+    network, board = pointwise(), BOARDS["ulx3s-85f"]
+    polish = Options.of(network, board).polish
+    most = available(board, Needs())
+    stages = hand_plan(network, [(2, 2), (3, 3)]).stages
+    assert polish.slowest(stages) == 36 > max(map(interval, steps(network), stages))
+    assert polish.slowest(polish.run(stages, 36, most)) <= 36
+    assert polish.slowest(polish.run(stages, 30, most)) <= 30
+
+
+def test_adapters_keep_the_rate_that_is_asked_for(monkeypatch):
+    """As if all of them were much too slow: then the engines are folded less."""
+    network, board = pointwise(), BOARDS["ulx3s-85f"]
+    monkeypatch.setattr(
+        Polish,
+        "slowest",
+        lambda self, stages: 2 * max(map(interval, steps(network), stages)),
+    )
+    plan = fold(network, board, f"fps={board.clock_hz // 60}")
+    assert max(interval(*pair) for pair in plan.pairs(network)) <= 30
+    fastest = Options.of(network, board).fastest
+    with pytest.raises(ConfigError) as error:
+        fold(network, board, f"fps={board.clock_hz // fastest}")
+    assert str(error.value) == (
+        f"goal fps={board.clock_hz // fastest}: at 50 MHz at most "
+        f"{board.clock_hz // fastest // 2} frames a second are possible, "
+        f"not {board.clock_hz // fastest}"
+    )
 
 
 # The whole zoo --------------------------------------------------------------------------------

@@ -1,19 +1,35 @@
 """Who reads whom, and what stands between: as in the hardware."""
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from brambling.boards.lines import LineBuffer
 from brambling.boards.memories import Needs
-from brambling.boards.parts import PARTS
+from brambling.boards.parts import BOARDS, PARTS
 from brambling.boards.resources import needs
-from brambling.boards.wiring import adapters, families, links, repixel, total, width_adapter
+from brambling.boards.solver import Options
+from brambling.boards.wiring import (
+    Wiring,
+    adapters,
+    families,
+    links,
+    period,
+    repixel,
+    total,
+    width_adapter,
+)
 from brambling.hw.accelerator import Accelerator, pipeline
+from brambling.hw.beat import Beats
 from brambling.hw.verilog import to_verilog
-from brambling.network import DepthToSpace, Network, Tensor
+from brambling.hw.width import WidthAdapterSpec
+from brambling.network import Add, Conv, Dense, DepthToSpace, Flatten, Network, Tensor
 from brambling.plan import Plan, Stage, steps
 from brambling.quant.formats import Fixed
+from brambling.sim.frames import Adapter
+from brambling.sim.tracks import Track
 
 PART = PARTS["ecp5-85f"]
 
@@ -68,6 +84,92 @@ def test_adapters_are_where_the_hardware_has_them(seed, residual, image_network,
 @pytest.mark.parametrize("seed", range(6))
 def test_adapters_where_pixels_are_taken_apart(seed, cnns, any_plan):
     assert_adapters(cnns["shuffled"](seed), any_plan, seed)
+
+
+def product(make: Any, name, source, *shape):
+    return make(name=name, inputs=(source,), weights=np.ones(shape, int), fmt=Fixed(2))
+
+
+def read_twice(kind):
+    """Make a network whose input two engines read."""
+    shape, sides = {
+        "vectors": ((12,), [[product(Dense, "a", "input", 5, 12)],
+                            [product(Dense, "b", "input", 5, 12)]]),
+        "pixels": ((6, 5, 6), [[product(Conv, "a", "input", 5, 3, 3, 6)],
+                               [product(Conv, "c", "input", 4, 1, 1, 6),
+                                product(Conv, "b", "c", 5, 3, 3, 4)]]),
+        "both": ((2, 3, 6), [[Flatten(name="flat", inputs=("input",)),
+                              product(Dense, "a", "flat", 5, 36)],
+                             [product(Conv, "c", "input", 5, 2, 3, 6),
+                              Flatten(name="b", inputs=("c",))]]),
+    }[kind.removesuffix(", turned")]  # fmt: skip
+    first, second = sides[::-1] if kind.endswith("turned") else sides
+    last = Add(name="sum", inputs=("a", "b"))
+    return Network("twice", Tensor(shape, Fixed(4)), (*first, *second, last))
+
+
+TWICE = [kind + turned for kind in ("vectors", "pixels", "both") for turned in ("", ", turned")]
+
+
+@pytest.mark.parametrize("kind", TWICE)
+def test_adapters_where_the_input_is_read_twice(kind, any_plan):
+    for seed in range(20):
+        assert_adapters(read_twice(kind), any_plan, seed)
+
+
+@pytest.mark.parametrize("kind", TWICE)
+def test_adapters_at_the_input_are_in_the_total(kind, any_plan):
+    network, counted = read_twice(kind), 0
+    chain = steps(network)
+    readers = {chain[link.reader].name for link in links(network, chain) if link.source < 0}
+    for seed in range(10):
+        plan = any_plan(network, seed)
+        found = [need for name, need in adapters(network, plan, PART) if name in readers]
+        counted += sum(need != Needs() for need in found)
+        brought = Wiring(chain, links(network, chain)).brought(plan.stages)
+        rows = [
+            needs(step, stage, PART, pixels)
+            for (step, stage), pixels in zip(plan.pairs(network), brought, strict=True)
+        ]
+        rows += [need for _, need in adapters(network, plan, PART)]
+        assert total(network, plan, PART) == sum(rows, start=Needs())
+        polish = Options.of(network, BOARDS["ulx3s-85f"]).polish
+        assert polish.total(plan.stages) == total(network, plan, PART)
+    assert counted
+
+
+@pytest.mark.parametrize("kind", TWICE)
+def test_line_buffers_at_an_input_that_is_read_twice(kind, any_plan):
+    network = read_twice(kind)
+    chain = steps(network)
+    several = 0
+    for seed in range(10):
+        plan = any_plan(network, seed)
+        brought = Wiring(chain, links(network, chain)).brought(plan.stages)
+        nodes = {node.name: node.spec for node in pipeline(network, plan)}
+        for step, pixels in zip(chain, brought, strict=True):
+            if step.window:
+                assert nodes[step.name].feed.source.pixels == pixels
+                several += pixels != 1
+    assert several or kind != "pixels, turned"
+
+
+def test_an_adapter_can_need_a_cycle_more_than_its_beats():
+    """Exactly as many as in the cycle model."""
+    longer = 0
+    for elements in range(1, 22):
+        for lanes in range(1, elements + 1):
+            for target in range(1, elements + 1):
+                beats = max(-(-elements // lanes), -(-elements // target))
+                found = period(elements, lanes, target)
+                if lanes != target:
+                    spec = WidthAdapterSpec(i=Beats(Fixed(4), elements, lanes), target=target)
+                    model = Adapter(Track(spec.i.count), Track(spec.o.count), spec)
+                    assert found == int(model.distance[1][-1, 0])
+                assert beats <= found <= beats + 1
+                longer += found > beats
+    assert longer
+    assert period(10, 2, 3) == 6
 
 
 def assert_adapters(network, any_plan, seed):

@@ -168,3 +168,112 @@ def test_a_wrong_bias_has_other_levels():
     assert np.array_equal(forms.requantise_levels(layer, found), found.levels)
     object.__setattr__(layer, "bias", layer.bias + (1 << layer.shift))
     assert not np.array_equal(forms.requantise_levels(layer, found), found.levels)
+
+
+# Against the search as it is written down ---------------------------------------------------------
+
+
+def plain_search(up):
+    """First shift with a multiplier for every channel: the definition, all channels together."""
+    codes = np.arange(up.least + 1, up.most + 1)
+    always, never = (
+        up.levels <= up.low[:, np.newaxis],
+        up.levels > up.high[:, np.newaxis],
+    )
+    huge = np.int64(1) << 61
+    for shift in forms.SHIFTS:
+        if forms.overflows(up, shift):
+            break
+        base = np.floor(up.slopes * 2.0**shift).astype(np.int64)
+        lower, upper = np.ones_like(base), np.zeros_like(base)
+        multiplier = np.zeros_like(base)
+        for near in forms.NEAR:
+            m = np.maximum(base + near, 0)
+            reach = np.where(never, -huge, (codes << shift) - up.levels * m[:, np.newaxis])
+            avoid = np.where(never, up.high[:, np.newaxis], up.levels - up.stride)
+            below = np.where(always, huge, (codes << shift) - 1 - avoid * m[:, np.newaxis])
+            found, bound = reach.max(axis=1), below.min(axis=1)
+            better = (found <= bound) & (lower > upper)
+            lower[better], upper[better] = found[better], bound[better]
+            multiplier[better] = m[better]
+        if (lower <= upper).all():
+            return shift, lower, upper, multiplier
+    return None
+
+
+def searched(up):
+    """Return what :func:`requantise` finds before it chooses the constant."""
+    likely = np.arange(0)
+    for shift in forms.SHIFTS:
+        if forms.overflows(up, shift):
+            break
+        likely, found = forms.solution(up, shift, likely)
+        if found is not None:
+            return shift, *found
+    return None
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_search_finds_what_all_channels_together_do(seed):
+    """Of random lines, of which some are bent a little, in one channel or in many."""
+    source = np.random.default_rng(seed)
+    channels, width = int(source.choice([1, 3, 9, 40])), int(source.integers(5, 12))
+    fmt = [U4, S5, Fixed(8), Fixed(2)][seed % 4]
+    found = steps(random_norms(seed, channels, 0.3), width, fmt)
+    if seed % 3:
+        bent = source.choice(channels, 1 if seed % 3 == 1 else -(-channels // 2), replace=False)
+        code = int(source.integers(found.levels.shape[1]))
+        found.levels[bent, code:] += np.where(found.falling[bent], -1, 1)[:, np.newaxis]
+        found.levels[:] = np.clip(
+            found.levels, found.low[:, np.newaxis] - 1, found.high[:, np.newaxis] + 1
+        )
+    wanted, got = plain_search(found.rising()), searched(found.rising())
+    assert (wanted is None) == (got is None)
+    for a, b in zip(wanted or (), got or (), strict=True):
+        assert np.array_equal(a, b)
+    layer = forms.requantise("act", "input", found)
+    assert layer is None or wanted is not None
+    if layer and wanted:
+        assert layer.shift == wanted[0]
+        is_exact(layer, found)
+
+
+def test_the_search_of_both_outcomes():
+    kinds = []
+    for seed in range(12):
+        found = steps(random_norms(seed, 9, 0.3), 9, U4)
+        found.levels[-1, 7] += seed % 2 * 40
+        kinds.append(searched(found.rising()) is None)
+    assert {True, False} == set(kinds)
+
+
+def two_sided(channels):
+    """Lines whose levels below zero are one further on, as where both sides round differently."""
+    x, fmt = Tensor((channels,), Fixed(16)), Fixed(8)
+    levels = []
+    for channel in range(channels):
+        step = Fraction(17_117 + 31 * channel, 997)
+        codes = range(fmt.min + 1, fmt.max + 1)
+        halves = [step * Fraction(2 * code - 1, 2) for code in codes]
+        levels.append([-(-h // 1) if h > 0 else h // 1 + 1 for h in halves])
+    low, high = np.full(channels, x.fmt.min), np.full(channels, x.fmt.max)
+    slopes = np.array([997 / (17_117 + 31 * channel) for channel in range(channels)])
+    levels = np.array(levels, np.int64)
+    levels[:, :128] += 1
+    falling = np.zeros(channels, bool)
+    return forms.Steps(x, low, high, levels, falling, slopes, fmt.min, fmt)
+
+
+def test_where_there_is_no_solution_few_channels_are_looked_at(monkeypatch):
+    seen, constants = [], forms.constants
+
+    def counted(up, multiplier, shift):
+        seen.append(len(multiplier))
+        return constants(up, multiplier, shift)
+
+    found = two_sided(512)
+    assert plain_search(found.only(slice(16)).rising()) is None
+    monkeypatch.setattr(typed_forms, "constants", counted)
+    assert forms.requantise("act", "input", found) is None
+    assert max(seen) <= forms.FEW
+    assert sum(seen) <= 2 * forms.FEW * len(forms.NEAR) * len(forms.SHIFTS)

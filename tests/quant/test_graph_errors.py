@@ -141,8 +141,8 @@ UNSUPPORTED = {
     "padding that is no code": (
         [pixels(100000), conv(3, 4, padding=1)],
         (
-            "1 (QuantConv2d): padding cannot be with zeros, which are 100000 of u8.0: use padding 0, "
-            "or an offset that is a code"
+            "1 (QuantConv2d): padding cannot be with zeros, which are 100000 of u8.0: use padding "
+            "0, or an offset that is a code"
         ),
     ),
     "padding by name": (

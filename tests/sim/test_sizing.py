@@ -1,13 +1,18 @@
 """FIFO depths: none smaller keeps the throughput."""
 
 from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import pytest
 
+from brambling import api
 from brambling.boards.parts import BOARDS
 from brambling.boards.resources import interval
 from brambling.boards.solver import fold
-from brambling.plan import LEAST_FIFO
+from brambling.network import Conv, Dense, Flatten, Network, Requantise, Tensor
+from brambling.plan import LEAST_FIFO, Plan, Stage
+from brambling.quant.formats import Fixed
 from brambling.sim import sizing
 from brambling.sim.sizing import size, throughput
 
@@ -68,3 +73,98 @@ def test_a_vector_is_put_together_while_the_one_before_is_repeated(
     without = [*sized.stages]
     without[2] = replace(without[2], fifo=(0,))
     assert throughput(network, replace(sized, stages=tuple(without))) > slowest
+
+
+def test_so_it_is_where_the_last_adapter_makes_narrower_beats(monkeypatch):
+    """5 lanes of 6 channels: first to 6, so that pixels follow without a gap, then to 4."""
+    monkeypatch.setattr(sizing, "SEARCHED", 0)
+    rng, s4 = np.random.default_rng(1), Fixed(4)
+    conv = Conv(name="conv", inputs=("input",), weights=rng.integers(-8, 8, (6, 1, 1, 2)), fmt=s4)
+    flat = Flatten(name="flat", inputs=("conv",))
+    fc = Dense(name="fc", inputs=("flat",), weights=rng.integers(-8, 8, (9, 72)), fmt=s4)
+    network = Network("narrowed", Tensor((3, 4, 2), s4), (conv, flat, fc))
+    rows = {"conv": (5, 2), "fc": (1, 4)}
+    stages = [
+        Stage(layer=name, engine="product", pe=pe, simd=simd) for name, (pe, simd) in rows.items()
+    ]
+    plan = Plan(network="narrowed", board="", goal="hand", clock_hz=1, stages=tuple(stages))
+    sized = size(network, plan)
+    assert max(interval(*pair) for pair in plan.pairs(network)) == 9 * 18
+    assert throughput(network, sized) == 9 * 18
+    assert sized.stages[1].fifo[0] >= LEAST_FIFO
+
+
+# Where the first engine repeats what it reads -----------------------------------------------------
+
+
+def perceptron(shape, sizes):
+    """Dense layers of 8 bits, each requantised; the first one reads the network's input."""
+    rng = np.random.default_rng(len(sizes))
+    layers: list = [Flatten(name="flat", inputs=("input",))] if len(shape) == 3 else []
+    source, s8 = "flat" if layers else "input", Fixed(8)
+    for n, (inputs, outputs) in enumerate(pairwise((int(np.prod(shape)), *sizes)), start=1):
+        weights = rng.integers(-128, 128, (outputs, inputs))
+        layers.append(Dense(name=f"fc{n}", inputs=(source,), weights=weights, fmt=s8))
+        factor, bias = rng.integers(100, 200, outputs), rng.integers(-999, 999, outputs)
+        layers.append(
+            Requantise(
+                name=f"act{n}",
+                inputs=(f"fc{n}",),
+                fmt=s8,
+                multiplier=factor,
+                bias=bias,
+                shift=16,
+            )
+        )
+        source = f"act{n}"
+    return Network("dense", Tensor(shape, s8), tuple(layers))
+
+
+AD08 = (128, 128, 128, 128, 8, 128, 128, 128, 128, 640)
+PERCEPTRONS = {
+    "small": ((40,), (12, 12, 3, 12, 40)),
+    "an image": ((4, 5, 3), (12, 12, 3)),
+    "one engine": ((24,), (24,)),
+}
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("goal", ["min-area", "max-fps", "fps=200000"])
+@pytest.mark.parametrize("kind", PERCEPTRONS)
+def test_an_input_that_is_repeated_keeps_the_pace(kind, goal, large, monkeypatch):
+    if large:
+        monkeypatch.setattr(sizing, "SEARCHED", 0)
+    network = perceptron(*PERCEPTRONS[kind])
+    plan = api.plan(network, "ulx3s-85f", goal)
+    slowest = max(interval(*pair) for pair in plan.pairs(network))
+    assert throughput(network, plan) <= slowest
+    if goal.startswith("fps"):
+        assert slowest <= plan.clock_hz / 200_000
+
+
+@pytest.mark.parametrize("goal", ["min-area", "fps=5000"])
+def test_the_autoencoder_of_mlperf_tiny_keeps_the_pace(goal):
+    network = perceptron((640,), AD08)
+    plan = api.plan(network, "ulx3s-85f", goal)
+    slowest = max(interval(*pair) for pair in plan.pairs(network))
+    assert throughput(network, plan) <= slowest <= (16384 if goal == "min-area" else 10_000)
+    # It has as much to do as the slowest one, and the outside world waits for it.
+    assert plan.stages[0].fifo == (0,)
+
+
+@pytest.mark.slow
+def test_the_autoencoder_of_mlperf_tiny_as_fast_as_can_be():
+    network = perceptron((640,), AD08)
+    plan = api.plan(network, "ulx3s-85f", "max-fps")
+    assert throughput(network, plan) == max(interval(*pair) for pair in plan.pairs(network))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_an_adapter_costs_is_not_asked_of_the_depths(large, hand_plan, monkeypatch):
+    """2 lanes to 3 take 6 cycles for 10 elements, 5 beats of which come and 4 go."""
+    if large:
+        monkeypatch.setattr(sizing, "SEARCHED", 0)
+    network = perceptron((2,), (10, 2))
+    plan = size(network, hand_plan(network, [(2, 2), (2, 2), (2, 3), (2, 2)]))
+    assert max(interval(*pair) for pair in plan.pairs(network)) == 5
+    assert throughput(network, plan) == 6

@@ -1,7 +1,7 @@
 """Damaged copies of small valid models, and a process in which to try what reads them.
 
-As a program: ``-m interchange.mutations MODULE:FUNCTION SEED FIRST LAST FOLDER`` calls the function with the
-path of each damaged file and prints what came of it, one line a case.
+As a program: ``-m interchange.mutations MODULE:FUNCTION SEED FIRST LAST FOLDER`` calls the
+function with the path of each damaged file and prints what came of it, one line a case.
 """
 
 import importlib
@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,10 +24,11 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from .small_models import GENERAL, LAST, models
 
-__all__ = ["Outcome", "models", "mutant", "road", "survey"]
+__all__ = ["ROAD", "Outcome", "models", "mutant", "road", "survey"]
 
 ABOVE = Path(__file__).parent.parent
 PROGRAM = f"{Path(__file__).parent.name}.{Path(__file__).stem}"
+ROAD = f"{PROGRAM}:road"  #: Target of :func:`survey`.
 SECONDS = 30  #: For one case, before it counts as one that hangs.
 MEMORY = 3 * 2**30  #: Bytes of addresses that a case may take beyond what the process has.
 
@@ -51,7 +53,7 @@ SMALL = (0, 1, 2, 3, 4, -1, -2, -3)
 WORDS = (
     "ROUND HALF_UP FLOOR CEIL UP DOWN SAME_UPPER SAME_LOWER VALID NOTSET NHWC NCHW NC CRD DCR "
     "nearest linear align_corners half_pixel asymmetric floor ceil reflect edge UINT2 BIPOLAR"
-).split()
+)
 OPS = (
     "Relu Shape If Loop Reshape Expand Tile ConstantOfShape Range Pad Conv Identity Dropout Quant "
     "FloatQuant Trunc NonZero Resize Split Half"
@@ -196,7 +198,7 @@ def _likely(model: ModelProto, rng: random.Random) -> None:
         for index in range(len(attribute.ints)):
             attribute.ints[index] = rng.choice((attribute.ints[index], rng.choice(SMALL)))
         if attribute.s:
-            attribute.s = rng.choice(WORDS).encode()
+            attribute.s = rng.choice(WORDS.split()).encode()
         return
     name = rng.choice(("axis", "axes", "perm", "pads", "strides", "dilations", "transA", "transB"))
     many = [rng.choice(SMALL) for _ in range(rng.randrange(5))]
@@ -323,6 +325,7 @@ def _main() -> None:
 
     function_file = Path(folder) / "mutant.onnx"
     _limited()
+    warnings.simplefilter("error", RuntimeWarning)  # of arithmetic that nobody thought of
     for case in range(int(first), int(last)):
         function_file.write_bytes(mutant(case, int(seed)))
         if hasattr(signal, "alarm"):
