@@ -24,6 +24,7 @@ __all__ = ["pace", "size", "throughput"]
 TRIALS = (6, 18, 54)
 UNBOUNDED = 1 << 40  #: A depth that never limits.
 PACED, MOST_PACED = 3, 24  #: Frames of a paced run, until they repeat.
+RELAXED = 4  #: Times that a longer interval is tried.
 MOST_SWEEPS = 1_000_000  #: Of one of them.
 #: Beats that may move in all trials of a search of every depth, of which each takes so many.
 SEARCHED, TRIES = 2_000_000, 4
@@ -127,8 +128,11 @@ class Sizing:
         nodes = pipeline(network, self.plan_of(stages))
         self.target = pace(nodes)
         model, frames = paced(nodes, self.target)
-        # Some components cannot keep the pace beside each other, or with beats of such lanes.
-        while (slowest := settled(model, frames)) > self.target:
+        for _ in range(RELAXED):
+            slowest = settled(model, frames)
+            if slowest <= self.target:
+                break
+            # Not all can keep that pace beside each other, or with beats of such lanes.
             self.target = slowest
             model, frames = paced(nodes, self.target)
         self.beats = sum(len(wire.times) for wire in model.wires.values()) // frames

@@ -160,6 +160,9 @@ def channels_of(array: NDArray, x: Placed, what: str) -> NDArray:
 
 def layout_of(index: NDArray[np.int64], shape: Sequence[int]) -> Layout | None:
     """Describe how a tensor's elements lie on an edge of a shape, by one transposition."""
+    if len(shape) == 3 and np.array_equal(index.reshape(-1), image_index(shape).reshape(-1)):
+        rows, columns, channels = shape
+        return Layout(tuple(index.shape), (channels, rows, columns), (1, 2, 0))
     view = [n for n in index.shape if n > 1] or [1]
     flat = index.reshape(view)
     # The steps from element to element along each dimension tell its place in the edge's order.

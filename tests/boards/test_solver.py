@@ -391,10 +391,11 @@ def pointwise():
 def test_lanes_whose_adapter_is_slow_are_exchanged(hand_plan):
     network, board = pointwise(), BOARDS["ulx3s-85f"]
     polish = Options.of(network, board).polish
+    polish.prices = 0.0, 0.0, 0.0  # Nothing else is better than anything.
     most = available(board, Needs())
     stages = hand_plan(network, [(2, 2), (3, 3)]).stages
     assert polish.slowest(stages) == 36 > max(map(interval, steps(network), stages))
-    assert polish.slowest(polish.run(stages, 36, most)) <= 36
+    assert polish.run(stages, 36, most) == stages
     assert polish.slowest(polish.run(stages, 30, most)) <= 30
 
 

@@ -197,6 +197,13 @@ def trunc_of_leaky() -> Maker:
     return m
 
 
+def truncated(scale: float) -> Maker:
+    """Return a model that drops bits of numbers by another scale than theirs."""
+    m = start(4, scale=1e30)
+    m.then("Trunc", *(m.const(v) for v in (scale, 0, 6, 4)), domain=GENERAL)
+    return m
+
+
 def thresholds(table, **attributes) -> Maker:
     m = start(2, 4, 4)
     m.then("MultiThreshold", m.const(table), domain=GENERAL, out_dtype="UINT2", **attributes)
@@ -215,7 +222,7 @@ def raw_dense() -> Maker:
     return m
 
 
-def weights(values, bits: float = 4, scale: float = 0.25, zero: float = 0) -> Maker:
+def weights(values, bits: Any = 4, scale: float = 0.25, zero: float = 0) -> Maker:
     """Return a model with a quantiser of such weights."""
     m = start(4)
     numbers = m.const(np.broadcast_to(values, (4, 3)))

@@ -60,6 +60,16 @@ WEIGHTS = [
         "IntQuant_1 (IntQuant): zero-point of weights must be a whole number: use 0",
     ),
     bad.case(
+        "a huge zero-point",
+        lambda: bad.weights(1, zero=1e20),
+        "IntQuant_1 (IntQuant): zero-point of weights must be one of their codes: use 0",
+    ),
+    bad.case(
+        "one signed bit in one row",
+        lambda: bad.weights(1, bits=[[1], [2], [2], [2]]),
+        "IntQuant_1 (IntQuant): has 1 signed bit in some channels only: use 2",
+    ),
+    bad.case(
         "that depend on the input",
         lambda: bad.live_weights(),
         "MatMul_2 (MatMul): its weights must be a constant, not 't1': fold it to an initialiser",

@@ -317,6 +317,12 @@ QUANTISERS = [
         "Trunc_2 (Trunc): its input must be quantised: put a quantiser before it",
     ),
     bad.case(
+        "truncated by far too small a scale",
+        lambda: bad.truncated(1e-30),
+        "Trunc_1 (Trunc): results from -2e+60 to 1.75e+60 times its scale: give it that of its "
+        "input",
+    ),
+    bad.case(
         "thresholds NaN",
         lambda: bad.thresholds([[0, float("nan"), 1]]),
         "MultiThreshold_1 (MultiThreshold): thresholds must be numbers, not nan: export a "
