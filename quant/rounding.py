@@ -62,10 +62,6 @@ def reach_of(code: int, rounding: str) -> Reach:
 
 
 def rounded(value: Fraction, rounding: str) -> int:
-    """Round a number.
-
-    >>> [rounded(Fraction(n, 2), "half_even") for n in (-3, -1, 1, 3)]
-    [-2, 0, 0, 2]
-    """
+    """Round a number."""
     above = ceil(value)
     return above if reach_of(above, rounding).holds(value) else floor(value)
