@@ -39,6 +39,8 @@ NEAREST = 7  #: Bisections for the numbers of a refusal.
 
 #: Where adapters do not fit, a network is folded again, with so many times as much left free.
 ROUNDS = (1, 1, 2, 4, 8, 16, 32, 64)
+#: In the solver itself: up to all there is, since a little less free can lead to the same stages.
+MORE_ROUNDS = tuple(1 << n for n in range(7, 20))
 
 NOTHING = Needs()
 
@@ -174,7 +176,7 @@ class Options:
         ``wanted`` is the largest interval, ``None`` as small as fits.
         """
         most = available(self.board, reserve)
-        for times in ROUNDS:
+        for times in (*ROUNDS, *MORE_ROUNDS):
             limit = self.smallest(reserve) if wanted is None else wanted
             chosen = None if limit is None else self.best(limit, reserve)
             if limit is None or chosen is None:

@@ -260,7 +260,10 @@ def imported(plan: Outline, name: str) -> Imported:
         replace(net.values[plan.first].affine, shape=plan.info(model.inputs[0]).shape),
         None if index else result.affine,
         tuple(plan.notes),
-        tuple(model.tensors[n].dtype == "FLOAT32" for n in (model.inputs[0], model.outputs[0])),
+        (
+            model.tensors[model.inputs[0]].dtype == "FLOAT32",
+            model.tensors[model.outputs[0]].dtype == "FLOAT32",
+        ),
     )
 
 

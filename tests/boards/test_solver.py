@@ -16,7 +16,7 @@ from brambling.boards.solver import LUT_SHARE, Options, available, excess, fold
 from brambling.boards.wiring import families, links
 from brambling.errors import ConfigError, DoesNotFit
 from brambling.hw.accelerator import pipeline
-from brambling.network import Conv, Dense, Flatten, Network, Requantise, Tensor
+from brambling.network import Add, Conv, Dense, Flatten, Network, Requantise, Tensor
 from brambling.plan import Stage, steps
 from brambling.quant.formats import Fixed
 from brambling.sim.cycles import schedule
@@ -397,6 +397,42 @@ def test_lanes_whose_adapter_is_slow_are_exchanged(hand_plan):
     assert polish.slowest(stages) == 36 > max(map(interval, steps(network), stages))
     assert polish.run(stages, 36, most) == stages
     assert polish.slowest(polish.run(stages, 30, most)) <= 30
+
+
+def branched():
+    """Two branches of dense layers, of which wide ones take about all of a small part."""
+    rng, s8 = np.random.default_rng(0), Fixed(8)
+    layers = []
+
+    def dense(name, source, outputs, inputs):
+        weights = rng.integers(-128, 128, (outputs, inputs))
+        layers.append(Dense(name=name, inputs=(source,), weights=weights, fmt=s8))
+
+    def scale(name, source, shift):
+        one, none = np.array([1]), np.array([0])
+        layers.append(
+            Requantise(name=name, inputs=(source,), fmt=s8, multiplier=one, bias=none, shift=shift)
+        )
+
+    dense("fc1", "input", 14, 3)
+    scale("act1", "fc1", 9)
+    dense("fc2", "act1", 14, 14)
+    scale("act2", "fc2", 11)
+    dense("fc3", "input", 14, 3)
+    scale("act3", "fc3", 9)
+    layers.append(Add(name="sum", inputs=("act2", "act3")))
+    scale("act4", "sum", 1)
+    dense("fc4", "act4", 3, 14)
+    return Network("branched", Tensor((3,), Fixed(8, 0, False)), tuple(layers))
+
+
+@pytest.mark.parametrize("luts", [*range(16_000, 25_000, 1500), 24_350])
+def test_adapters_that_fit_with_much_left_free_only(luts):
+    part = replace(PARTS["ecp5-25f"], luts=luts)
+    board = Board(name="tiny", part=part, clock_hz=1_000_000)
+    network = branched()
+    need = api.total(network, fold(network, board, "max-fps"), board)
+    assert excess(need, available(board, Needs())) == Needs()
 
 
 def test_adapters_keep_the_rate_that_is_asked_for(monkeypatch):
