@@ -37,7 +37,7 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -c constraints.txt -e ".[sim,import,check,train,dev]"
+	$(PIP) -c constraints.txt -e ".[sim,build,host,import,check,train,dev]"
 	touch $@ $(VENV)/.run
 
 $(PEERS)/.peers: constraints-peers.txt
