@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -12,9 +12,11 @@ from brambling.hw.beat import Beats
 from brambling.hw.engines import engine, inputs, repixel
 from brambling.hw.fork import ForkSpec
 from brambling.hw.gate import FrameGate, GateSpec
+from brambling.hw.load import LoaderSpec, loaded_nodes
 from brambling.hw.mvu import MvuSpec
 from brambling.hw.node import Edge, Node, Port, Spec, stream_of
 from brambling.hw.queue import FifoSpec
+from brambling.hw.rom import PIECE
 from brambling.hw.width import WidthAdapterSpec
 from brambling.layers import Flatten
 from brambling.network import INPUT, Network
@@ -23,6 +25,7 @@ from brambling.plan import Plan, Stage, Step
 __all__ = ["Accelerator", "Edge", "FrameGate", "Node", "Spec", "edges", "pipeline"]
 
 GATE = "gate"  #: Name of the component at the input.
+LOADER = "loader"  #: Name of the component that fills memories.
 RESERVED = (INPUT, "output")  #: Names that no component can have.
 
 
@@ -137,6 +140,8 @@ def pipeline(network: Network, plan: Plan) -> tuple[Node, ...]:
     for step, stage in pairs:
         builder.attach(step, stage)
     names = [*RESERVED, *(node.name for node in builder.nodes)]
+    if loaded_nodes(tuple(builder.nodes)):
+        names.append(LOADER)
     for name, count in Counter(names).items():
         if count > 1:
             raise ConfigError(f"two components would be named {name!r}: rename the layer")
@@ -168,6 +173,9 @@ class Accelerator(wiring.Component):
     taps
         Add an output ``tap_<edge>`` for every inner edge: valid in each cycle in which a beat is
         transferred there. For simulation.
+    load
+        Whether weights in SPRAM must be loaded, as on a part; else they are there from the start.
+        Where no weights are in SPRAM both are the same.
 
     Members
     -------
@@ -176,19 +184,40 @@ class Accelerator(wiring.Component):
     o : ``Out(nodes[-1].spec.o.signature)``
         Results.
     tap_… : ``Out(edge.beats.tap)``
+    load : ``In(stream.Signature(16))``
+        Only with ``load``, where weights are in SPRAM: the words of
+        :func:`brambling.hw.load.load_words`, in order. No frame is taken before all have come; one
+        that is under way when the next load begins has a wrong result.
+    load_restart : ``In(1)``
+        With ``load``. Whatever has been loaded so far, the next word is the first one.
+    loaded : ``Out(1)``
+        With ``load``. All words have come.
     """
 
     i: stream.Interface
     o: stream.Interface
+    load: stream.Interface
+    load_restart: Signal
+    loaded: Signal
 
-    def __init__(self, nodes: tuple[Node, ...], *, taps: bool = False) -> None:
+    def __init__(self, nodes: tuple[Node, ...], *, taps: bool = False, load: bool = False) -> None:
         self.nodes = nodes
         self.taps = edges(nodes)[1:-1] if taps else ()
-        self.parts: dict[str, Any] = {node.name: node.spec.build() for node in nodes}
+        self.fills = loaded_nodes(nodes) if load else ()
+        self.parts: dict[str, Any] = {
+            node.name: node.spec.build(load=True) if node in self.fills else node.spec.build()
+            for node in nodes
+        }
+        loading = {
+            "load": In(stream.Signature(PIECE)),
+            "load_restart": In(1),
+            "loaded": Out(1),
+        }
         super().__init__({
             "i": In(nodes[0].spec.i.signature),
             "o": Out(nodes[-1].spec.o.signature),
             **{f"tap_{edge.name}": Out(edge.beats.tap) for edge in self.taps},
+            **(loading if self.fills else {}),
         })
 
     def elaborate(self, platform: Any) -> Module:
@@ -198,8 +227,12 @@ class Accelerator(wiring.Component):
             for number, port in enumerate(node.sources):
                 sink = stream_of(part, "i", number if len(node.sources) > 1 else None)
                 connect(m, stream_of(self.parts[port.node], "o", port.index), sink)
-        connect(m, flipped(self.i), self.parts[self.nodes[0].name].i)
+        gate = self.parts[self.nodes[0].name].i
         connect(m, self.parts[self.nodes[-1].name].o, flipped(self.o))
+        if self.fills:
+            self._load(m, gate)
+        else:
+            connect(m, flipped(self.i), gate)
         for edge in self.taps:
             seen = getattr(self.parts[edge.node], edge.port)
             tap = getattr(self, f"tap_{edge.name}")
@@ -208,3 +241,17 @@ class Accelerator(wiring.Component):
                 tap.payload.as_value().eq(seen.payload.as_value()),
             ]
         return m
+
+    def _load(self, m: Module, gate: stream.Interface) -> None:
+        """Add what fills the memories, and let frames in only when it has."""
+        m.submodules[LOADER] = loader = LoaderSpec.of(self.nodes).build()
+        connect(m, flipped(self.load), loader.load)
+        for n, node in enumerate(self.fills):
+            connect(m, getattr(loader, f"fill{n}"), self.parts[node.name].load)
+        m.d.comb += [
+            loader.restart.eq(self.load_restart),
+            self.loaded.eq(loader.loaded),
+            gate.payload.eq(self.i.payload),
+            gate.valid.eq(self.i.valid & loader.loaded),
+            self.i.ready.eq(gate.ready & loader.loaded),
+        ]

@@ -17,7 +17,7 @@ from brambling.hw.counter import below
 from brambling.hw.feed import Feed, FeedSpec
 from brambling.hw.products import STYLES
 from brambling.hw.queue import Queue
-from brambling.hw.rom import rom
+from brambling.hw.rom import filled, filling, rom
 from brambling.quant.formats import Bipolar, Fixed, Format
 from brambling.timing import Timing
 
@@ -80,7 +80,8 @@ class MacSpec:
     levels, falling
         ``(channels,)`` of the result.
     weight_store, level_store
-        Memory of the weights, and of the levels: ``"block"`` or ``"lut"``.
+        Memory of the weights, and of the levels: ``"block"`` or ``"lut"``; of the weights also
+        ``"spram"``, see :meth:`build`.
     queue
         Places in the output queue; ``None`` is the fewest that keep the full rate.
     """
@@ -244,6 +245,16 @@ class MacSpec:
         """Weights of all slots, as :meth:`_placed`; idle ones are +1 if they must be ±1."""
         return self._placed(self.weights, int(self.fmt == Bipolar()))
 
+    @property
+    def weight_depth(self) -> int:
+        """Words of weights: slots of a frame's positions, all of which read the same ones."""
+        return self.feed.chunks * self.feed.folds * self.feed.beats
+
+    @property
+    def loads(self) -> bool:
+        """Whether the weights are in a memory that has no contents until it is filled."""
+        return self.weight_store == "spram" and self.weight_depth > 1
+
     def weight_words(self) -> list[int]:
         """Memory contents: the word of each slot, coded as the bank says."""
         coded = self.bank.encode(self._slots).reshape(-1, self.bank.width)
@@ -275,8 +286,12 @@ class MacSpec:
         """Bits of a start and its inversion."""
         return self.accumulators.fmt.width + (self.falling is not None)
 
-    def build(self) -> "Mac":
-        return Mac(self)
+    def build(self, *, load: bool = False) -> "Mac":
+        """Make the hardware; ``load``: weights in SPRAM are not there before they are filled in.
+
+        Once they are, both are the same in every cycle.
+        """
+        return Mac(self, load=load)
 
 
 class Mac(wiring.Component):
@@ -288,19 +303,26 @@ class Mac(wiring.Component):
     o : ``Out(spec.o.signature)``
     products : ``Out(spec.accumulators.tap)``
         The final accumulators as they are made, for observation; :meth:`MacSpec.products_of`.
+    load : ``In(filling(spec.weight_depth, spec.bank.width))``
+        Only with ``load``, of a spec that :attr:`MacSpec.loads`. Meanwhile nothing may be fed.
     """
 
     i: stream.Interface
     o: stream.Interface
     products: Any
+    load: Any
 
-    def __init__(self, spec: MacSpec) -> None:
+    def __init__(self, spec: MacSpec, *, load: bool = False) -> None:
         self.spec = spec
-        super().__init__({
+        self.fills = load and spec.loads
+        members = {
             "i": In(spec.i.signature),
             "o": Out(spec.o.signature),
             "products": Out(spec.accumulators.tap),
-        })
+        }
+        if self.fills:
+            members["load"] = In(filling(spec.weight_depth, spec.bank.width))
+        super().__init__(members)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -344,10 +366,13 @@ class Mac(wiring.Component):
         """Results of the multipliers of each place."""
         spec = self.spec
         # The memory answers with the feed; registers behind both.
-        words = spec.weight_words()
+        bits = spec.bank.width
         address = delay(m, "word", feed.word, spec.feed.lag - 1)
-        weights = rom(m, "weights", words, spec.bank.width, address, spec.weight_store)
-        w = Signal(spec.bank.width)
+        if self.fills:
+            weights = filled(m, "weights", spec.weight_depth, bits, address, self.load)
+        else:
+            weights = rom(m, "weights", spec.weight_words(), bits, address, spec.weight_store)
+        w = Signal(bits)
         x = Signal(len(feed.x))
         m.d.sync += [w.eq(weights), x.eq(feed.x)]
 

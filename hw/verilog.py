@@ -5,10 +5,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from amaranth.back import rtlil, verilog
+# The stubs lack both.
+from amaranth.back import rtlil  # pyright: ignore[reportAttributeAccessIssue]
+from amaranth.back.verilog import (
+    _convert_rtlil_text,  # pyright: ignore[reportAttributeAccessIssue]
+)
 from amaranth.lib import wiring
 
-__all__ = ["module_name", "to_rtlil", "to_verilog", "wide_integers"]
+__all__ = ["module_name", "to_rtlil", "to_verilog", "unfilled", "wide_integers"]
+
+HUGE = '  attribute \\ram_style "huge"\n'  #: In RTLIL, before a memory that is to be SPRAM.
 
 
 def module_name(network: str) -> str:
@@ -29,12 +35,34 @@ def wide_integers() -> Iterator[None]:
 
 
 def to_rtlil(component: wiring.Component, name: str) -> str:
-    """Return the RTLIL of ``component`` as top module ``name``, without source locations."""
+    """Return the RTLIL of ``component`` as top module ``name``, without source locations.
+
+    Memories inside; those that are filled at run time have no contents, see :func:`unfilled`.
+    """
     with wide_integers():
-        return rtlil.convert(component, name=name, emit_src=False)
+        return unfilled(rtlil.convert(component, name=name, emit_src=False))
 
 
 def to_verilog(component: wiring.Component, name: str) -> str:
-    """Return the Verilog of ``component`` as top module ``name``: one text, memories inside."""
-    with wide_integers():
-        return verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
+    """Return the Verilog of ``component`` as top module ``name``: one text, as :func:`to_rtlil`."""
+    # What amaranth.back.verilog.convert does, but for memories without contents.
+    return _convert_rtlil_text(to_rtlil(component, name), strip_internal_attrs=True)
+
+
+def unfilled(text: str) -> str:
+    """Return RTLIL without the contents of memories in SPRAM: Amaranth writes zeros there.
+
+    No such RAM can have initial contents, so that Yosys would find none for them.
+    """
+    if HUGE not in text:
+        return text
+    return "".join(map(_unfilled_module, re.split(r"(?m)(?<=^end\n)", text)))
+
+
+def _unfilled_module(text: str) -> str:
+    for name in re.findall(rf"{re.escape(HUGE)}(?:  attribute .*\n)*  memory .* \\(\S+)\n", text):
+        owner = rf'\S+\n    parameter \\MEMID "\\\\{re.escape(name)}"\n'
+        if re.search(rf"  cell \$memwr_v2 {owner}", text):  # Not so what is only read.
+            contents = rf"(?:  attribute .*\n)*  cell \$meminit_v2 {owner}(?:    .*\n)*  end\n"
+            text = re.sub(contents, "", text)
+    return text

@@ -17,6 +17,8 @@ from cocotb.triggers import RisingEdge
 
 FOLDER = Path(os.environ["BRAMBLING_SCENARIOS"])
 PLAN = json.loads((FOLDER / "scenarios.json").read_text(encoding="utf-8"))
+#: Words that the design must be loaded with before it takes frames.
+WORDS = np.load(FOLDER / "load.npy", allow_pickle=False).tolist() if PLAN["load"] else []
 RESET_CYCLES = 2
 
 
@@ -52,14 +54,30 @@ class Job:
         self.outputs, self.limit, self.until, self.reset_at = numbers
 
 
+async def load(dut):
+    """Fill the memories that have no contents; once, for a reset does not empty them."""
+    dut.load__valid.value = 1
+    for word in WORDS:
+        dut.load__payload.value = word
+        await RisingEdge(dut.clk)
+        while not dut.load__ready.value:
+            await RisingEdge(dut.clk)
+    dut.load__valid.value = 0
+
+
 async def play(dut, job, edges):
     """Reset, then drive and watch until all outputs have come, or until the job's own reset."""
     dut.rst.value = 1
     dut.i__valid.value = 0
     dut.o__ready.value = 0
+    if WORDS:
+        dut.load__valid.value = 0
+        dut.load_restart.value = 0
     for _ in range(RESET_CYCLES):
         await RisingEdge(dut.clk)
     dut.rst.value = 0
+    if WORDS and not dut.loaded.value:
+        await load(dut)
     offers, accepts = cycle(job.arrays["offer"].tolist()), cycle(job.arrays["accept"].tolist())
     waiting, held, got = iter(job.beats), None, 0
     for now in range(job.limit):

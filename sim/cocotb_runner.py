@@ -89,10 +89,21 @@ class Outcome:
 
 
 def scenario_files(
-    watched: Sequence[Watched], scenarios: Sequence[Scenario], *, traces: bool = False
+    watched: Sequence[Watched],
+    scenarios: Sequence[Scenario],
+    *,
+    traces: bool = False,
+    load: NDArray[np.uint16] | None = None,
 ) -> dict[str, bytes]:
-    """Return what ``cocotb_bench.py`` reads, by file name; ``traces``: it writes what it sees."""
+    """Return what ``cocotb_bench.py`` reads, by file name.
+
+    ``traces``: it writes what it sees; ``load``: words that the design must first be loaded with.
+    """
     files = {}
+    if load is not None and load.size:
+        buffer = io.BytesIO()
+        np.save(buffer, load, allow_pickle=False)
+        files["load.npy"] = buffer.getvalue()
     for scenario in scenarios:
         arrays: dict[str, Any] = {}
         for n, played in enumerate(scenario.jobs):
@@ -115,6 +126,7 @@ def scenario_files(
         "edges": [[w.name, w.instance, w.port, w.ready] for w in watched],
         "scenarios": {scenario.name: len(scenario.jobs) for scenario in scenarios},
         "traces": traces,
+        "load": "load.npy" in files,
     }
     files["scenarios.json"] = json.dumps(plan, indent=1).encode()
     return files
@@ -132,9 +144,10 @@ def run_scenarios(
     scenarios: Sequence[Scenario],
     *,
     simulator: str = "verilator",
+    load: NDArray[np.uint16] | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Outcome:
-    """Play ``scenarios`` on module ``top`` of the file ``verilog``.
+    """Play ``scenarios`` on module ``top`` of the file ``verilog``, which is first loaded.
 
     Raises
     ------
@@ -147,7 +160,7 @@ def run_scenarios(
         folders = [Path(name) / str(n) for n in range(len(parts))]
         for folder, part in zip(folders, parts, strict=True):
             folder.mkdir()
-            write_scenarios(folder, scenario_files(watched, part))
+            write_scenarios(folder, scenario_files(watched, part, load=load))
         results = bench.play(*folders)
         compared = sum(int(path.read_text()) for path in Path(name).glob("*/*.compared"))
         return Outcome(len(results), compared, tuple(m for m in results if m))
@@ -230,14 +243,14 @@ class Bench:
 
         self._built = cached(key, make)
 
-    def play(self, *folders: Path) -> list[str]:
-        """Play the scenarios in each folder, a process for each.
+    def play(self, *folders: Path, bench: Path | None = None) -> list[str]:
+        """Play the scenarios in each folder, a process for each; or the tests of another bench.
 
         Return a message for every scenario, empty where it passed.
         """
-        bench = Path(__file__).with_name("cocotb_bench.py")
+        bench = bench or Path(__file__).with_name("cocotb_bench.py")
         for folder in folders:
-            shutil.copyfile(bench, folder / bench.name)
+            shutil.copyfile(bench, folder / "cocotb_bench.py")
 
         def test(folder: Path) -> list[str]:
             return _test(_runner(self._simulator), self._top, self._built, folder)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brambling.errors import ConfigError
 from brambling.hw.accelerator import Accelerator, Edge, Node, edges, pipeline
+from brambling.hw.load import load_words
 from brambling.hw.verilog import module_name, to_verilog
 from brambling.network import Network
 from brambling.plan import Plan
@@ -158,7 +159,7 @@ def verify(
         if verilog is None:
             verilog = Path(name) / f"{top}.v"
             tell("generate Verilog", 0, 1)
-            verilog.write_text(to_verilog(Accelerator(nodes), top), encoding="utf-8")
+            verilog.write_text(to_verilog(Accelerator(nodes, load=True), top), encoding="utf-8")
             tell("generate Verilog", 1, 1)
         outcome = run_scenarios(
             verilog,
@@ -166,6 +167,7 @@ def verify(
             watched(nodes),
             tests,
             simulator=simulator or "verilator",
+            load=load_words(nodes),
             progress=tell,
         )
     return Verification(

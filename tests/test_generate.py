@@ -9,6 +9,7 @@ import pytest
 from brambling.errors import ConfigError, FileProblem
 from brambling.generate import BENCH_FRAMES, generate, port_map, random_frames
 from brambling.hw.accelerator import edges, pipeline
+from brambling.hw.load import load_words
 from brambling.network import Network, Tensor
 from brambling.plan import Plan
 from brambling.quant.formats import Bipolar, Fixed, Ternary
@@ -50,7 +51,7 @@ def test_files(made, network, plan):
     assert {"run.py", "cocotb_bench.py", "scenarios.json"} <= {
         path.name for path in made.testbench.iterdir()
     }
-    assert all(path.exists() for path in asdict(made).values())
+    assert all(path.exists() for path in asdict(made).values() if path)
     assert Network.load(made.network) == network
     assert Plan.load(made.plan) == plan
 
@@ -107,7 +108,7 @@ def test_the_readme_has_the_figures(made):
     assert "Planned for ulx3s-85f (ecp5-85f), goal hand, 100 MHz." in text
     assert re.search(r"Latency \d+ cycles \([\d.]+ µs\), one frame every \d+ cycles", text)
     assert "Accuracy: 87.50% on the test set." in text
-    for path in asdict(made).values():
+    for path in filter(None, asdict(made).values()):
         name = f"{path.name}/" if path.is_dir() else path.name
         assert path in {made.folder, made.readme} or f"`{name}`" in text
 
@@ -128,6 +129,39 @@ def test_the_testbench_has_no_paths_either(made):
     for path in made.testbench.iterdir():
         assert str(made.folder).encode() not in path.read_bytes()
         assert b"/work" not in path.read_bytes()
+
+
+def test_weights_in_spram_are_beside_the_verilog(network, plan, tmp_path):
+    stages = [replace(s, weights="spram") if s.layer == "fc1" else s for s in plan.stages]
+    plan = replace(plan, board="icebreaker", stages=tuple(stages))
+    made = generate(network, plan, tmp_path)
+    assert made.load == tmp_path / "load.bin"
+    words = load_words(pipeline(network, plan))
+    assert np.array_equal(np.frombuffer(made.load.read_bytes(), "<u2"), words)
+    assert len(words) == 9
+
+    text, ports = made.verilog.read_text(encoding="utf-8"), made.ports.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (in|out) \| (\d+) \|", ports, re.MULTILINE)
+    told = {name: (f"{way}put", int(bits)) for name, way, bits in rows}
+    assert told == verilog_ports(text, "my_net_v2")
+    assert told["load__payload"] == ("input", 16)
+    assert "before 9 words of 16 bits have come, in order: `fc1.weights`, words 0 to 8." in ports
+    readme = made.readme.read_text(encoding="utf-8")
+    assert "with all weights inside but those of `fc1`, which must be loaded, and" in readme
+    assert "| `load.bin` | the words to load, see `ports.md` |\n| `plan.toml` |" in readme
+    assert "synth_ice40 -dsp -top my_net_v2" in readme
+    assert Plan.load(made.plan) == plan
+
+
+def test_refuses_spram_on_a_part_without_and_writes_nothing(network, plan, tmp_path):
+    stages = [replace(s, weights="spram") if s.layer == "fc2" else s for s in plan.stages]
+    message = (
+        "fc2: weights can be in SPRAM on ice40-up5k, not on ecp5-85f of ulx3s-85f: use 'block' or "
+        "'lut'"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        generate(network, replace(plan, stages=tuple(stages)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("fmt", [Bipolar(), Ternary(), Fixed(5, 2), Fixed(64)], ids=str)

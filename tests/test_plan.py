@@ -275,7 +275,9 @@ def test_refuses_impossible_foldings(network, plan, layer, changes, message):
         ({"fifo": (2,)}, "fc: fifo must be 0 or at least 3, not 2"),
         ({"fifo": (-2,)}, "fc: fifo must be 0 or at least 3, not -2"),
         ({"queue": 0}, "fc: queue must be at least 1, not 0"),
-        ({"weights": "dram"}, "fc: a memory must be one of block, lut, not 'dram'"),
+        ({"weights": "dram"}, "fc: a memory must be one of block, lut, spram, not 'dram'"),
+        ({"levels": "spram"}, "fc: a memory must be one of block, lut, not 'spram'"),
+        ({"lines": "spram"}, "fc: a memory must be one of block, lut, not 'spram'"),
         ({"levels": ""}, "fc: a memory must be one of block, lut, not ''"),
     ],
 )
@@ -373,7 +375,7 @@ def test_a_plan_written_by_hand(tmp_path):
         ("pe = 2", "pe = true", "stage 0: pe must be int, not True"),
         ("fifo = [16]", "fifo = [1]", "argmax: fifo must be 0 or at least 3, not 1"),
         ("queue = 2", "queue = 0", "argmax: queue must be at least 1, not 0"),
-        ('"lut"', '"ultra"', "argmax: a memory must be one of block, lut, not 'ultra'"),
+        ('"lut"', '"ultra"', "argmax: a memory must be one of block, lut, spram, not 'ultra'"),
         ("[[stage]]", "[[layer]]", "plan: keys are network, board, goal, clock_hz, not 'layer'"),
     ],
 )  # fmt: skip

@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brambling.boards.parts import find_board
+from brambling.boards.spram import check
 from brambling.errors import FileProblem
 from brambling.files import write_atomically
 from brambling.hw.accelerator import Accelerator, Node, edges, pipeline
 from brambling.hw.beat import Beats
+from brambling.hw.load import LoaderSpec, load_words, loaded_nodes
 from brambling.hw.mac import MacSpec
 from brambling.hw.mvu import MvuSpec
 from brambling.hw.verilog import module_name, to_verilog
@@ -33,9 +35,22 @@ FRAMES = (
 )
 
 
+LOAD_PORTS = (
+    "| `load__payload` | in | 16 | a word to be loaded |",
+    "| `load__valid` | in | 1 | a word is offered; then it stays until it is taken |",
+    "| `load__ready` | out | 1 | the word is taken at the next edge, if offered |",
+    "| `load_restart` | in | 1 | whatever has been loaded, the next word is the first; else 0 |",
+    "| `loaded` | out | 1 | all words have been loaded: frames are taken |",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Where a design was written: ``folder``, and in it the files by role."""
+    """Where a design was written: ``folder``, and in it the files by role.
+
+    ``load``: what it must be loaded with, words of 16 bits, the low byte first; ``None`` where all
+    weights are inside.
+    """
 
     folder: Path
     verilog: Path
@@ -45,6 +60,7 @@ class Generated:
     readme: Path
     lint: Path
     testbench: Path
+    load: Path | None = None
 
 
 def generate(
@@ -53,16 +69,18 @@ def generate(
     """Write the design of ``network`` under ``plan`` into ``folder``.
 
     Verilog (one file, memories inside, no vendor primitive), the plan, the network, a port map in
-    words, a cocotb testbench with its vectors, lint waivers and a README. Every file is written
-    whole or not at all.
+    words, a cocotb testbench with its vectors, lint waivers and a README; where weights are in
+    SPRAM, what is to be loaded there. Every file is written whole or not at all.
 
     Parameters
     ----------
     images
         Frames of the testbench, ``(n, …)``, at least two; random ones where ``None``.
     """
+    check(plan, find_board(plan.board))
     nodes = pipeline(network, plan)
     top = module_name(network.name)
+    words = load_words(nodes)
     made = Generated(
         folder,
         folder / f"{top}.v",
@@ -72,6 +90,7 @@ def generate(
         folder / "README.md",
         folder / "lint.vlt",
         folder / "testbench",
+        folder / "load.bin" if words.size else None,
     )
     text = readme(network, plan, nodes, schedule(nodes, 8))
     try:
@@ -84,8 +103,10 @@ def generate(
     write_atomically(made.ports, port_map(network, nodes))
     write_atomically(made.readme, text)
     write_atomically(made.lint, Path(__file__).with_name("hw").joinpath("lint.vlt").read_text())
+    if made.load is not None:
+        write_atomically(made.load, words.astype("<u2").tobytes())
     write_testbench(network, nodes, made.testbench, images)
-    write_atomically(made.verilog, to_verilog(Accelerator(nodes), top))
+    write_atomically(made.verilog, to_verilog(Accelerator(nodes, load=True), top))
     return made
 
 
@@ -95,7 +116,8 @@ def write_testbench(
     """Write the cocotb bench, what it plays, and the script that runs it."""
     if images is None:
         images = random_frames(network.input)
-    files = scenario_files(watched(nodes), scenarios(network, nodes, images[:BENCH_FRAMES]))
+    tests = scenarios(network, nodes, images[:BENCH_FRAMES])
+    files = scenario_files(watched(nodes), tests, load=load_words(nodes))
     bench = Path(cocotb_runner.__file__)
     files["cocotb_bench.py"] = bench.with_name("cocotb_bench.py").read_bytes()
     files["run.py"] = bench.with_name("run_bench.py").read_bytes()
@@ -166,6 +188,23 @@ def weights(spec: MacSpec) -> str:
     return f"{text}; output by output, in each input by input, {spec.fmt}, the first lowest"
 
 
+def loading(nodes: tuple[Node, ...]) -> str:
+    """Describe what must be loaded, and when."""
+    parts, start = [], 0
+    for node in loaded_nodes(nodes):
+        count = LoaderSpec.of((node,)).words
+        parts.append(f"`{node.name}.weights`, words {start} to {start + count - 1}")
+        start += count
+    return (
+        f"These memories have no contents before {start} words of 16 bits have come, in order: "
+        f"{'; '.join(parts)}. Each word of a memory is cut into pieces of 16 bits, the lowest "
+        "first; the last is filled up with zeros. `load.bin` has them all, the low byte of each "
+        "first. Before the last word no frame is taken; a word after it begins the next load, "
+        "and frames under way then have wrong results. `rst` forgets an unfinished load; a "
+        "finished one it does not."
+    )
+
+
 def port_map(network: Network, nodes: tuple[Node, ...]) -> str:
     """Return the ports in words, as Markdown."""
     i, o = nodes[0].spec.i, nodes[-1].spec.o
@@ -182,6 +221,7 @@ def port_map(network: Network, nodes: tuple[Node, ...]) -> str:
         f"| `o__payload` | out | {o.width} | {bits(o)} |",
         "| `o__valid` | out | 1 | a result is offered; it stays until it is taken |",
         "| `o__ready` | in | 1 | the result is taken at the next edge, if offered |",
+        *(LOAD_PORTS if loaded_nodes(nodes) else ()),
         "",
         "## Frames",
         "",
@@ -194,6 +234,8 @@ def port_map(network: Network, nodes: tuple[Node, ...]) -> str:
     ]
     if network.classes:
         rows += ["", "Classes: " + ", ".join(f"{n} {c}" for n, c in enumerate(network.classes))]
+    if loaded_nodes(nodes):
+        rows += ["", "## Loading", "", loading(nodes)]
     rows += ["", "## Memories", ""]
     rows += [f"- `{node.name}.weights`: {weights(node.spec)}" for node in nodes
              if isinstance(node.spec, MacSpec)]  # fmt: skip
@@ -211,9 +253,17 @@ def readme(network: Network, plan: Plan, nodes: tuple[Node, ...], found: Schedul
     board = find_board(plan.board)
     microseconds = found.latency / plan.clock_hz * 1e6
     accuracy = network.provenance.get("accuracy")
+    filled = loaded_nodes(nodes)
+    synthesis = "synth_ice40 -dsp" if board.part.family == "ice40" else "synth_ecp5 -nowidelut"
+    inside, load_row, first = "all weights inside", "", ""
+    if filled:
+        names = ", ".join(f"`{node.name}`" for node in filled)
+        inside = f"all weights inside but those of {names}, which must be loaded,"
+        load_row = "\n| `load.bin` | the words to load, see `ports.md` |"
+        first = " First of all offer the words of `load.bin` on `load`."
     return f"""# {network.name}, generated by Brambling
 
-`{top}.v` is one Verilog module, `{top}`, with all weights inside and without vendor primitives.
+`{top}.v` is one Verilog module, `{top}`, with {inside} and without vendor primitives.
 Planned for {board.name} ({board.part.name}), goal {plan.goal}, {plan.clock_hz / 1e6:g} MHz.
 
 - Latency {found.latency} cycles ({microseconds:.3g} µs), one frame every {found.interval} cycles
@@ -225,7 +275,7 @@ Planned for {board.name} ({board.part.name}), goal {plan.goal}, {plan.clock_hz /
 | file | what |
 | --- | --- |
 | `{top}.v` | the design |
-| `ports.md` | every port, bit by bit, and where inner values can be seen |
+| `ports.md` | every port, bit by bit, and where inner values can be seen |{load_row}
 | `plan.toml` | how parallel each layer is; edit, and generate again with `--plan` |
 | `{network.name}.safetensors` | the network that it computes |
 | `testbench/` | cocotb bench with vectors: `python testbench/run.py` (needs cocotb, Icarus) |
@@ -233,11 +283,11 @@ Planned for {board.name} ({board.part.name}), goal {plan.goal}, {plan.clock_hz /
 
 ## Using it
 
-Connect `clk`, `rst`, and the two streams as `ports.md` says. Offer the beats of a frame with
+Connect `clk`, `rst`, and the streams as `ports.md` says.{first} Offer the beats of a frame with
 `first` in the first one, take results as they come; either side may pause at any time.
 
     brambling verify {network.name}.safetensors --plan plan.toml    # this design, beat by beat
-    yosys -p "read_verilog {top}.v; synth_ecp5 -nowidelut -top {top}"
+    yosys -p "read_verilog {top}.v; {synthesis} -top {top}"
 
 On Lattice ECP5 and Gowin parts give Yosys `-nowidelut`: without, the popcounts nearly double.
 """

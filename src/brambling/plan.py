@@ -19,7 +19,8 @@ from brambling.steps import PARTED, Step, steps
 
 __all__ = ["LEAST_FIFO", "STORES", "Plan", "Stage", "Step", "steps"]
 
-STORES = ("block", "lut")  #: Kinds of on-chip memory.
+#: Kinds of on-chip memory. SPRAM, a single-port RAM without initial contents, is for weights only.
+STORES = ("block", "lut", "spram")
 LEAST_FIFO = 3  #: Beats.
 STYLES = ("dsp", "lut", "planes")  #: Ways to multiply.
 
@@ -43,7 +44,8 @@ class Stage:
         How a ``"product"``, ``"depthwise"`` or ``"requantise"`` engine multiplies: ``"dsp"``,
         ``"lut"`` or ``"planes"`` (bit planes; ``"product"`` only). Elsewhere ``"lut"``.
     weights, levels, lines
-        Memory of the weights, of the levels and of the line buffer: ``"block"`` or ``"lut"``.
+        Memory of the weights, of the levels and of the line buffer: ``"block"`` or ``"lut"``;
+        weights also ``"spram"``: they are loaded after configuration.
     fifo
         Beats of the FIFO in front of each input: 0 for none, else at least 3.
     queue
@@ -63,10 +65,12 @@ class Stage:
     queue: int = 1
 
     def __post_init__(self) -> None:
-        for store in (self.weights, self.levels, self.lines):
-            if store not in STORES:
+        filled = tuple(store for store in STORES if store != "spram")
+        memories = ((self.weights, STORES), (self.levels, filled), (self.lines, filled))
+        for store, known in memories:
+            if store not in known:
                 raise ConfigError(
-                    f"{self.layer}: a memory must be one of {', '.join(STORES)}, not {store!r}"
+                    f"{self.layer}: a memory must be one of {', '.join(known)}, not {store!r}"
                 )
         if self.style not in STYLES:
             raise ConfigError(
