@@ -1,6 +1,6 @@
 // The bench of both compiled engines, Verilator and CXXRTL: plays a job, writes down what it saw.
 //
-//     bench JOB TRACE [VCD]
+//     bench JOB TRACE [VCD] [+OPTION…]
 //
 // design.h is generated beside this file for each design. It includes the simulator's own header and
 // defines
@@ -17,6 +17,10 @@
 // until, length of offer, length of accept, then offer, accept and the beats, a byte for a flag and whole
 // bytes for a beat. TRACE: for the input, each tap and the output the number of beats, the cycle of
 // each, and their payloads (not for the input: they are the job's). Rules: see brambling.sim.job.
+//
+// Options: +reset+N holds the reset for N cycles in place of 2; +restart+N plays N cycles of the job
+// first, resets, and plays it all. Those of Verilator's run time, such as +verilator+seed+1, are passed
+// on.
 //
 // Says how many outputs it has on standard output about five times a second. Exit status: 0 all
 // outputs came, 1 the limit was reached, 2 a file cannot be read or written.
@@ -39,7 +43,23 @@ cxxrtl::module* make_design();
 namespace {
 
 constexpr std::uint64_t MAGIC = 0x31304a474e424d42;  // "BMBNGJ01"
-constexpr int RESET_CYCLES = 2;
+constexpr std::uint64_t RESET_CYCLES = 2;
+
+struct Options {
+  std::vector<const char*> files;
+  std::vector<char*> verilator;
+  std::uint64_t reset = RESET_CYCLES, restart = 0;
+
+  Options(int argc, char** argv) : verilator{argv[0]} {
+    for (int n = 1; n < argc; ++n) {
+      const std::string text = argv[n];
+      if (text[0] != '+') files.push_back(argv[n]);
+      else if (text.rfind("+reset+", 0) == 0) reset = std::stoull(text.substr(7));
+      else if (text.rfind("+restart+", 0) == 0) restart = std::stoull(text.substr(9));
+      else verilator.push_back(argv[n]);
+    }
+  }
+};
 
 [[noreturn]] void fail(const char* what, const char* path) {
   std::fprintf(stderr, "%s %s\n", what, path);
@@ -70,7 +90,7 @@ void set_word(VlWide<N>& port, std::size_t k, std::uint32_t value) {
 
 class Simulation {
  public:
-  explicit Simulation(const char* vcd) {
+  Simulation(const char* vcd, const Options& options) : context_(options) {
 #if WITH_VCD
     if (vcd) {
       context_.traceEverOn(true);
@@ -106,7 +126,12 @@ class Simulation {
 #endif
   }
 
-  VerilatedContext context_;
+  // Has its options before the design is made, and with it the initial values.
+  struct Context : VerilatedContext {
+    explicit Context(Options options) {
+      commandArgs(static_cast<int>(options.verilator.size()), options.verilator.data());
+    }
+  } context_;
 #if WITH_VCD
   VerilatedVcdC vcd_;
   std::uint64_t time_ = 0;
@@ -133,7 +158,7 @@ void set_word(cxxrtl::value<N>& port, std::size_t k, std::uint32_t value) {
 
 class Simulation {
  public:
-  explicit Simulation(const char* vcd) {
+  Simulation(const char* vcd, const Options&) {
 #if WITH_VCD
     if (vcd) {
       file_ = std::fopen(vcd, "wb");
@@ -314,7 +339,8 @@ INPUT(INPUT_BITS)
 constexpr std::size_t TAP_COUNT = 0 TAPS(COUNT);
 
 // Returns whether all outputs came; `seen` is the input, the taps, the output.
-bool play(Simulation& simulation, const Job& job, std::vector<Seen>& seen) {
+bool play(Simulation& simulation, const Job& job, std::uint64_t resets, std::uint64_t limit,
+          std::vector<Seen>& seen) {
   auto& top = simulation.top;
   constexpr std::size_t BYTES = (IN_BITS + 7) / 8;
   Seen& input = seen.front();
@@ -322,8 +348,14 @@ bool play(Simulation& simulation, const Job& job, std::vector<Seen>& seen) {
   Pattern offer(job.offer, job.offers), accept(job.accept, job.accepts);
   Progress progress;
 
+#define IDLE_INPUT(payload, valid, ready, bits) \
+  set_payload<bits>(top.payload, std::vector<std::uint8_t>(BYTES).data()); \
+  set(top.valid, false);
+#define IDLE_OUTPUT(payload, valid, ready, bits) set(top.ready, false);
+  INPUT(IDLE_INPUT)
+  OUTPUT(IDLE_OUTPUT)
   set(top.RESET, true);
-  for (int cycle = 0; cycle < RESET_CYCLES; ++cycle) {
+  for (std::uint64_t cycle = 0; cycle < resets; ++cycle) {
     simulation.settle();
     simulation.edge();
   }
@@ -331,7 +363,7 @@ bool play(Simulation& simulation, const Job& job, std::vector<Seen>& seen) {
 
   std::uint64_t sent = 0, got = 0;
   bool held = false;
-  for (std::uint64_t cycle = 0; cycle < job.limit; ++cycle) {
+  for (std::uint64_t cycle = 0; cycle < limit; ++cycle) {
     const bool may_offer = offer.next();
     const bool ready = accept.next();
     const bool was_held = held;
@@ -387,18 +419,25 @@ void write(const char* path, const std::vector<Seen>& seen) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 3 || argc > 4) {
-    std::fprintf(stderr, "usage: %s JOB TRACE [VCD]\n", argv[0]);
+  const Options options(argc, argv);
+  const auto& files = options.files;
+  if (files.size() < 2 || files.size() > 3) {
+    std::fprintf(stderr, "usage: %s JOB TRACE [VCD] [+OPTION...]\n", argv[0]);
     return 2;
   }
-  const Job job(argv[1], (IN_BITS + 7) / 8);
+  const Job job(files[0], (IN_BITS + 7) / 8);
   std::vector<Seen> seen(TAP_COUNT + 2);
   bool whole;
   {
     // On the heap: a large design has more state than a stack holds.
-    const auto simulation = std::make_unique<Simulation>(argc == 4 ? argv[3] : nullptr);
-    whole = play(*simulation, job, seen);
+    const char* vcd = files.size() == 3 ? files[2] : nullptr;
+    const auto simulation = std::make_unique<Simulation>(vcd, options);
+    if (options.restart) {
+      std::vector<Seen> lost(TAP_COUNT + 2);
+      play(*simulation, job, options.reset, options.restart, lost);
+    }
+    whole = play(*simulation, job, options.restart ? RESET_CYCLES : options.reset, job.limit, seen);
   }
-  write(argv[2], seen);
+  write(files[1], seen);
   return whole ? 0 : 1;
 }

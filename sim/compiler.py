@@ -13,6 +13,7 @@ from brambling.errors import ToolProblem
 
 __all__ = ["Compiler", "Source", "call"]
 
+OTHERWISE = ", or use --engine pysim"  #: Ends errors for what simulation has another way around.
 LOG_LINES = 8  #: How much of what a failed program said is shown.
 
 Tell = Callable[[int, int], None]  #: Told the number of steps done, of how many.
@@ -26,8 +27,11 @@ class Source:
     flags: tuple[str, ...]
 
 
-def call(command: Sequence[str | Path], folder: Path, **environment: str) -> None:
-    """Run a program in ``folder``; where it fails, say which, and the end of what it said."""
+def call(command: Sequence[str | Path], folder: Path, **environment: str) -> str:
+    """Run a program in ``folder`` and return what it said.
+
+    Where it fails, :class:`ToolProblem` says which, and the end of that.
+    """
     result = subprocess.run(
         command,
         cwd=folder,
@@ -43,6 +47,7 @@ def call(command: Sequence[str | Path], folder: Path, **environment: str) -> Non
         end = "\n".join(result.stdout.strip().splitlines()[-LOG_LINES:])
         name = Path(command[0]).name
         raise ToolProblem(f"{name} failed with status {result.returncode}:\n{end}")
+    return result.stdout
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Compiler:
         command = chosen or [name for name in ("c++", "g++", "clang++") if shutil.which(name)][:1]
         if not command:
             raise ToolProblem(
-                "no C++ compiler (c++, g++ or clang++) on PATH: install one, or use --engine pysim"
+                f"no C++ compiler (c++, g++ or clang++) on PATH: install one{OTHERWISE}"
             )
         for native in (("-march=native",), ()):
             probe = [*command, *native, "-v", "-E", "-x", "c++", os.devnull]

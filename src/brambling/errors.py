@@ -2,7 +2,9 @@
 
 __all__ = [
     "BramblingError",
+    "ClockMissed",
     "ConfigError",
+    "DeviceProblem",
     "DoesNotFit",
     "FileProblem",
     "Mismatch",
@@ -35,6 +37,10 @@ class ToolProblem(BramblingError):
     """A program that the job needs is missing, or failed."""
 
 
+class DeviceProblem(BramblingError):
+    """A device does not answer, or not as the one that is meant would."""
+
+
 class DoesNotFit(BramblingError):
     """The design needs more of a resource than the device has.
 
@@ -52,3 +58,19 @@ class DoesNotFit(BramblingError):
         super().__init__(
             f"{what} needs {needed:,} {resource}, but {device} has {available:,}; {remedy}"
         )
+
+
+class ClockMissed(BramblingError):
+    """The design was routed, but for a lower clock than it must have.
+
+    ``asked_hz`` and ``reached_hz`` carry the numbers; ``offered_hz`` is the highest clock below
+    that can be made, or ``None`` where no clock would help.
+    """
+
+    def __init__(
+        self, message: str, asked_hz: float, reached_hz: float, offered_hz: float | None
+    ) -> None:
+        self.asked_hz = asked_hz
+        self.reached_hz = reached_hz
+        self.offered_hz = offered_hz
+        super().__init__(message)

@@ -1,0 +1,1 @@
+"""The link between a host and the accelerator, and buses of systems on a chip."""
