@@ -36,10 +36,11 @@ def test_board_is_found_by_name(board):
     [
         ("ulx3s", "ulx3s-85f, ulx3s-45f, ulx3s-25f"),
         ("ULX3S-85F", "ulx3s-85f"),
-        ("icebraker", "icebreaker, ice40-hx8k-evn"),
-        ("arty", "arty-a7-35t"),
-        ("", ", ".join(BOARDS)),
-        ("zzz", ", ".join(BOARDS)),
+        ("icebraker", "icebreaker, ice40-hx8k-evn, ice40-up5k"),
+        ("arty", "arty-a7-35t, arty-a7-100t"),
+        ("up5k", "ice40-up5k"),
+        ("", ", ".join((*BOARDS, *PARTS))),
+        ("zzz", ", ".join((*BOARDS, *PARTS))),
     ],
 )
 def test_unknown_board_lists_similar_names(name, near):
