@@ -1,23 +1,24 @@
 """How the engines of a network are joined: who reads whom, and what adapts their beats."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, gcd, log2
+from typing import NamedTuple
 
 from brambling.boards.lines import LineBuffer
 from brambling.boards.memories import Needs, ram
 from brambling.boards.parts import Part
-from brambling.boards.resources import needs
+from brambling.boards.resources import needs, seen_bits
 from brambling.hw.beat import Beats
-from brambling.hw.width import WidthAdapterSpec
+from brambling.hw.width import WidthAdapterSpec, dependences
 from brambling.layers import ArgMax, Dense, Flatten
 from brambling.network import INPUT, Network, Tensor
 from brambling.plan import Plan, Stage, Step
 from brambling.quant.formats import Bipolar
-from brambling.sim.processes import dependences
 
 __all__ = [
+    "Lanes",
     "Link",
     "Wiring",
     "adapters",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 PER_PLACE, PER_LEVEL = 0.4, 1.5  #: LUTs of a bit of a width adapter.
+PER_ADAPTER, PER_BEAT_BIT = 18, 2.6  #: Its control, and that by bits of the number of its beats.
+PER_GATE, PER_GATED_BEAT_BIT = 4, 2.2  #: LUTs of the gate at the input, likewise.
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,9 @@ class Link:
         What is read, as its source makes it.
     flat
         Whether an image is read as a vector, one pixel after the other.
+    gated
+        Bits of a code that must be masked by the gate at the input, which stands before its first
+        reader; 0 elsewhere.
     """
 
     source: int
@@ -52,6 +58,15 @@ class Link:
     number: int
     tensor: Tensor
     flat: bool
+    gated: int = 0
+
+
+class Lanes(NamedTuple):
+    """Of a stage, what adapters depend on."""
+
+    pe: int
+    simd: int
+    pixels: int
 
 
 def links(network: Network, chain: tuple[Step, ...]) -> tuple[Link, ...]:
@@ -66,7 +81,8 @@ def links(network: Network, chain: tuple[Step, ...]) -> tuple[Link, ...]:
             vector = len(step.tensors[number].shape) < 3
             vector |= isinstance(step.layers[0], Dense | ArgMax)
             flat = vector and len(tensor.shape) == 3 and tensor.shape[:2] != (1, 1)
-            found.append(Link(makers[edge], reader, number, tensor, flat))
+            gated = seen_bits(step) if edge == INPUT and all(x.source >= 0 for x in found) else 0
+            found.append(Link(makers[edge], reader, number, tensor, flat, gated))
     return tuple(found)
 
 
@@ -121,7 +137,7 @@ class Wiring:
         self.windows = [step.window is not None for step in chain]
         self.first = next(link for link in joined if link.source < 0)
 
-    def beats(self, link: Link, stages: Sequence[Stage]) -> tuple[int, int, int, int]:
+    def beats(self, link: Link, stages: Sequence[Stage | Lanes]) -> tuple[int, int, int, int]:
         """Lanes and pixels of the beats that come to an input, then of those that are wanted."""
         reader = stages[link.reader]
         if link.source < 0:
@@ -132,7 +148,7 @@ class Wiring:
         wanted = pixels if self.windows[link.reader] else reader.pixels
         return lanes, pixels, reader.simd, wanted
 
-    def sent(self, stage: Stage) -> tuple[int, int]:
+    def sent(self, stage: Stage | Lanes) -> tuple[int, int]:
         """Lanes and pixels of a beat of the network's input, by the stage of its first reader."""
         tensor = self.first.tensor
         lanes = min(tensor.shape[-1], stage.simd) if self.first.flat else stage.simd
@@ -149,20 +165,27 @@ class Wiring:
 
 
 def adapters(network: Network, plan: Plan, part: Part) -> Iterator[tuple[str, Needs]]:
-    """Yield what stands between engines whose beats differ, by the engine behind."""
+    """Yield what stands between engines whose beats differ, by the engine behind; and the gate."""
     chain = tuple(step for step, _ in plan.pairs(network))
     joints = Wiring(chain, links(network, chain))
     for link in joints.joined:
-        yield chain[link.reader].name, between(part, link, *joints.beats(link, plan.stages))
+        lanes, pixels, *wanted = joints.beats(link, plan.stages)
+        if link.gated:
+            yield "gate", gate(link, lanes, pixels)
+        yield (
+            chain[link.reader].name,
+            between(part, replace(link, gated=0), lanes, pixels, *wanted),
+        )
 
 
 def between(part: Part, link: Link, lanes: int, pixels: int, target: int, wanted: int) -> Needs:
     """Estimate what turns beats of ``lanes`` by ``pixels`` into ``target`` by ``wanted``."""
-    found, tensor = Needs(), link.tensor
+    found, tensor = gate(link, lanes, pixels), link.tensor
     if link.flat:
         found += repixel(part, tensor, lanes, pixels, 1)
         full = whole(tensor.shape[-1], lanes)
-        return found + width_adapter(tensor, lanes, full) + width_adapter(tensor, full, target)
+        found += width_adapter(tensor, lanes, full)
+        return found + width_adapter(Tensor((tensor.size,), tensor.fmt), full, target)
     found += repixel(part, tensor, lanes, pixels, wanted)
     return found + width_adapter(tensor, lanes, target) * wanted
 
@@ -175,7 +198,18 @@ def width_adapter(tensor: Tensor, lanes: int, target: int) -> Needs:
     held = lanes + target - common
     places = held // common  # Where a unit may go: a multiplexer, or a shifter where they are many.
     choices = min(PER_PLACE * places, PER_LEVEL * log2(places))
-    return Needs(0, ceil(30 + held * tensor.fmt.width * choices))
+    beats = -(-tensor.shape[-1] // min(lanes, target)) if tensor.shape else 1
+    control = PER_ADAPTER + PER_BEAT_BIT * beats.bit_length()
+    return Needs(0, ceil(control + held * tensor.fmt.width * choices))
+
+
+def gate(link: Link, lanes: int, pixels: int) -> Needs:
+    """Estimate what lets only whole frames in: a mask, and a counter of beats."""
+    if not link.gated:
+        return Needs()
+    count = Beats.of(link.tensor, lanes, pixels).count
+    masked = lanes * pixels * link.gated
+    return Needs(0, ceil(PER_GATE + masked + PER_GATED_BEAT_BIT * count.bit_length()))
 
 
 def whole(channels: int, lanes: int) -> int:

@@ -80,6 +80,7 @@ def show_simulation(console: Console, result: Simulation, folder: Path | None = 
     if result.accuracy is not None:
         rows.append(("accuracy", f"{result.accuracy:.2%} of {result.accuracy_images:,} images"))
     rows.append(("bottleneck", result.bottleneck.name))
+    rows.append(("estimated", result.estimate))
     if result.equal_to_golden is not None:
         rows.append(("golden model", f"equal, {result.beats_compared:,} beats at every edge"))
         rows.append(("cycle model", "equal, the clock edge of every beat"))

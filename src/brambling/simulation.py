@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brambling.boards.clock import summary
 from brambling.boards.parts import find_board
 from brambling.boards.resources import needs
 from brambling.errors import ConfigError, Mismatch
@@ -68,6 +69,8 @@ class Simulation:
         Clock edges from the first input beat of a frame to its last output beat.
     interval_cycles
         Cycles from one frame to the next.
+    estimate
+        What the plan is estimated to take of the part, with the errors of the estimates.
     accuracy, accuracy_images
         Fraction of the labelled images that are classified right, and their number.
     outputs
@@ -85,6 +88,7 @@ class Simulation:
     latency_cycles: int
     interval_cycles: int
     clock_hz: int
+    estimate: str
     accuracy: float | None
     accuracy_images: int
     layers: tuple[Layer, ...]
@@ -294,6 +298,7 @@ def simulate(
         latency_cycles=found.latency,
         interval_cycles=steady.interval,
         clock_hz=plan.clock_hz,
+        estimate=summary(network, plan, find_board(plan.board).part),
         accuracy=accuracy,
         accuracy_images=0 if labels is None else len(labels),
         layers=_layers(network, plan, found, trace),
