@@ -1,6 +1,6 @@
 """The ways to fold an engine, and what each needs."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Self
@@ -8,6 +8,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from brambling.boards.latency import tail
+from brambling.boards.memories import Needs
 from brambling.boards.parts import Part
 from brambling.boards.resources import PARALLEL, Engine
 from brambling.boards.wiring import repixel
@@ -16,12 +18,15 @@ from brambling.layers.product import Product
 from brambling.plan import Stage, Step
 from brambling.steps import PARTED, Runs
 
-__all__ = ["Choices", "foldings", "narrowest", "pixel_counts"]
+__all__ = ["NEVER", "Choices", "foldings", "narrowest", "pixel_counts", "ways"]
 
 #: Words up to which a memory is cheaper in LUTs.
 SHALLOW = 64
 #: Pixels at a time, of those that do not divide a row.
 MOST_PIXELS = 8
+#: A way that needs so many times what there is will not fit by being wider.
+MARGIN = 1.25
+NEVER = 1 << 40  #: Cycles, or lanes, of what cannot be.
 
 
 def narrowest(elements: int) -> list[int]:
@@ -62,33 +67,39 @@ def styles(engine: Engine) -> tuple[str, ...]:
     return ("lut", *dsp) if engine.step.engine == "depthwise" or engine.multiplies else ("lut",)
 
 
+def ways(engine: Engine, pe: int, simd: int, pixels: int, runs: Runs) -> Iterator[Stage]:
+    """Yield every way to build an engine of such a width: styles and memories."""
+    step, layer = engine.step, engine.step.layers[0]
+    rows = runs.chunks * runs.folds
+    # A convolution reads its few weights at every position, a dense layer each of many once.
+    shallow = isinstance(layer, Conv) and rows * runs.beats <= SHALLOW
+    large = ("spram",) if engine.part.sprams and isinstance(layer, Product) else ()
+    weights = ("block", "lut", *large) if shallow else ("block", *large)
+    searched = isinstance(layer, Thresholds) and layer.levels.shape[1] > PARALLEL
+    deep = ("block",) if step.products and rows > SHALLOW else ("lut",)
+    levels = ("lut", "block") if searched or step.engine == "table" else deep
+    lines = ("block", "lut") if engine.window and engine.part.lut_ram else ("block",)
+    fifo = (0,) * len(step.sources)
+    for style, *stores in product(styles(engine), weights, levels, lines):
+        yield Stage(
+            layer=step.name,
+            engine=step.engine,
+            pe=pe,
+            simd=simd,
+            pixels=pixels,
+            style=style,
+            weights=stores[0],
+            levels=stores[1],
+            lines=stores[2],
+            fifo=fifo,
+        )
+
+
 def foldings(engine: Engine, pixels: int) -> Iterator[tuple[Stage, Runs]]:
     """Yield every way to fold a step with ``pixels`` at a time, and the work of a frame."""
-    step, layer = engine.step, engine.step.layers[0]
-    searched = isinstance(layer, Thresholds) and layer.levels.shape[1] > PARALLEL
-    looks_up = searched or step.engine == "table"
-    lines = ("block", "lut") if engine.window and engine.part.lut_ram else ("block",)
-    for pe, simd in widths(step):
-        runs = step.runs(pe, simd, pixels)
-        rows = runs.chunks * runs.folds
-        # A convolution reads its few weights at every position, a dense layer each of many once.
-        shallow = isinstance(layer, Conv) and rows * runs.beats <= SHALLOW
-        weights = ("block", "lut") if shallow else ("block",)
-        deep = ("block",) if step.products and rows > SHALLOW else ("lut",)
-        levels = ("lut", "block") if looks_up else deep
-        for style, *stores in product(styles(engine), weights, levels, lines):
-            keys = dict(zip(("weights", "levels", "lines"), stores, strict=True))
-            fifo = (0,) * len(step.sources)
-            stage = Stage(
-                layer=step.name,
-                engine=step.engine,
-                pe=pe,
-                simd=simd,
-                pixels=pixels,
-                style=style,
-                fifo=fifo,
-                **keys,
-            )
+    for pe, simd in widths(engine.step):
+        runs = engine.step.runs(pe, simd, pixels)
+        for stage in ways(engine, pe, simd, pixels, runs):
             yield stage, runs
 
 
@@ -101,53 +112,117 @@ class Choices:
     stages
         The stages, for one layer of that shape.
     rows
-        Interval, block RAMs, LUTs and multipliers of each, ``(n, 4)``.
+        Interval, block RAMs, LUTs, multipliers and SPRAMs of each, ``(n, 5)``.
+    tails
+        Cycles of each from the last input beat of a frame to the last result, at the least,
+        ``(n,)``; see :func:`brambling.boards.latency.tail`.
+    fastest
+        Smallest interval of any way, also of those that were left out.
     """
 
     stages: tuple[Stage, ...]
     rows: NDArray[np.int64]
+    tails: NDArray[np.int64]
+    fastest: int
 
     @classmethod
     def of(
-        cls, step: Step, part: Part, pixels: int, flat: bool, image: Tensor | None = None
+        cls,
+        step: Step,
+        part: Part,
+        pixels: int,
+        flat: bool,
+        image: Tensor | None = None,
+        most: Needs | None = None,
     ) -> Self:
         """Find all ways on a part.
 
         ``flat``: the result is read as a vector; ``image``: the network's input, where it comes as
-        that and is read as a vector: no beat has channels of two pixels.
+        that and is read as a vector: no beat has channels of two pixels. Ways that need far more
+        than ``most`` are left out, with all that are as wide or wider.
         """
-        stages, rows = [], []
-        engine = Engine(step, part)
-        height, width, channels = (1, 1, 1, *step.result.shape)[-3:]
-        for stage, runs in foldings(engine, pixels):
-            brought = 1 if engine.window else pixels
-            need = engine.needs(stage, None, runs)
-            cycles = max(runs.cycles, step.arrival(stage.simd, brought))
-            if flat and pixels > 1:
-                need += repixel(part, step.result, stage.pe, pixels, 1)
-                cycles = max(cycles, height * width * -(-channels // stage.pe))
-            if image:
-                depth = image.shape[-1]
-                cycles = max(cycles, image.size // depth * -(-depth // min(depth, stage.simd)))
-            stages.append(stage)
-            rows.append((cycles, need.blocks, need.luts, need.dsps))
-        return cls(tuple(stages), np.array(rows, np.int64).reshape(-1, 4))
+        stages, rows, tails, fastest = [], [], [], NEVER
+        engine, limits = Engine(step, part), Limits(most)
+        for pe, simd in widths(step):
+            runs = step.runs(pe, simd, pixels)
+            cycles = _cycles(step, pe, simd, pixels, runs, flat, image)
+            fastest = min(fastest, cycles)
+            if limits.exceeded(simd):
+                continue
+            more = repixel(part, step.result, pe, pixels, 1) if flat and pixels > 1 else Needs()
+            found = [*ways(engine, pe, simd, pixels, runs)]
+            needs = [engine.needs(stage, None, runs) + more for stage in found]
+            limits.note(simd, needs)
+            stages += found
+            rows += [(cycles, n.blocks, n.luts, n.dsps, n.sprams) for n in needs]
+            tails += [tail(step, pixels, runs)] * len(found)
+        return cls(tuple(stages), np.array(rows, np.int64), np.array(tails, np.int64), fastest)
 
-    def best(self) -> Self:
-        """Return those that no other one equals or beats in everything."""
-        return self._only(undominated(self.rows))
+    def best(self, latency: bool = False) -> Self:
+        """Return those that no other one equals or beats in everything.
 
-    def within(self, limit: int) -> Self:
+        ``latency``: also in how soon the last result comes.
+        """
+        rows = np.column_stack([self.rows, self.tails]) if latency else self.rows
+        return self._only(undominated(rows))
+
+    def within(self, limit: int, latency: bool = False) -> Self:
         """Return those with an interval of at most ``limit``; of them, again the best only."""
         fast = np.flatnonzero(self.rows[:, 0] <= limit)
-        return self._only(fast[undominated(self.rows[fast, 1:])])
+        rows = self.rows[fast, 1:]
+        if latency:
+            rows = np.column_stack([rows, self.tails[fast]])
+        return self._only(fast[undominated(rows)])
 
     def _only(self, kept: NDArray[np.int64]) -> Self:
-        return type(self)(tuple(self.stages[n] for n in kept), self.rows[kept])
+        stages = tuple(self.stages[n] for n in kept)
+        return type(self)(stages, self.rows[kept], self.tails[kept], self.fastest)
 
     def stage(self, n: int, step: Step) -> Stage:
         """Return a stage, for ``step``."""
         return replace(self.stages[n], layer=step.name)
+
+
+def _cycles(
+    step: Step, pe: int, simd: int, pixels: int, runs: Runs, flat: bool, image: Tensor | None
+) -> int:
+    """Interval of an engine of such a width, and of what stands before and behind it."""
+    height, columns, channels = (1, 1, 1, *step.result.shape)[-3:]
+    cycles = max(runs.cycles, step.arrival(simd, 1 if step.window else pixels))
+    if flat and pixels > 1:
+        cycles = max(cycles, height * columns * -(-channels // pe))
+    if image:
+        depth = image.shape[-1]
+        cycles = max(cycles, image.size // depth * -(-depth // min(depth, simd)))
+    return cycles
+
+
+class Limits:
+    """Widths that need far more than there is, and so all that are as wide or wider.
+
+    Widths come with ``pe`` rising, and for each with ``simd`` rising.
+    """
+
+    def __init__(self, most: Needs | None) -> None:
+        self.most = most
+        self.too_wide = NEVER  # This ``simd`` was too much for a smaller ``pe``.
+
+    def exceeded(self, simd: int) -> bool:
+        """Whether no more need be known of these lanes."""
+        return simd >= self.too_wide
+
+    def note(self, simd: int, needs: Sequence[Needs]) -> None:
+        """Learn what all ways with these lanes need."""
+        if self.most is not None and all(_far_more(need, self.most) for need in needs):
+            self.too_wide = min(self.too_wide, simd)
+
+
+def _far_more(need: Needs, most: Needs) -> bool:
+    """Whether some need is more than there is, by more than another width could make up for.
+
+    Only logic and multipliers: block RAMs can become fewer where an engine is wider.
+    """
+    return need.luts > MARGIN * most.luts or need.dsps > MARGIN * most.dsps
 
 
 def undominated(rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -162,7 +237,7 @@ def undominated(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array(kept, np.int64)
 
 
-def shape_of(step: Step) -> Hashable:
+def shape_of(step: Step, part: Part) -> Hashable:
     """Return what the needs of a step's foldings depend on: equal for layers of equal shape."""
     layer = step.layers[0]
     parameters: tuple[object, ...] = (len(step.layers),)
@@ -174,4 +249,5 @@ def shape_of(step: Step) -> Hashable:
         parameters += (layer.levels.shape, bool(layer.falling.any()))
     else:
         parameters += (str(layer.attributes()),)
-    return step.engine, step.tensors, step.result, str(parameters)
+    width = Engine(step, part).width  # Of an accumulator: by the levels that are compared.
+    return step.engine, step.tensors, step.result, width, str(parameters)

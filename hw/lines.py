@@ -1,6 +1,7 @@
 """Lines of an image that a sliding window sees: which, when, and how many must be kept."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 from brambling.hw.beat import Beats
 
 __all__ = ["Axis", "Flow"]
+
+ALWAYS = 1 << 40  #: A latest cycle that is never missed.
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +24,12 @@ class Axis:
     taps: NDArray[np.int64]
     size: int
 
-    @property
+    @cached_property
     def inside(self) -> NDArray[np.bool_]:
         """Whether a tap is in the image."""
         return (self.taps >= 0) & (self.taps < self.size)
 
-    @property
+    @cached_property
     def base(self) -> NDArray[np.int64]:
         """First line that a position, or one after it, sees; then ``size``; ``(positions + 1,)``.
 
@@ -34,17 +37,17 @@ class Axis:
         """
         return np.append(self.taps[:, 0].clip(0, self.size), self.size)
 
-    @property
+    @cached_property
     def need(self) -> NDArray[np.int64]:
         """Line up to which all must be there for a position, ``(positions,)``."""
         return self.taps[:, -1].clip(0, self.size - 1)
 
-    @property
+    @cached_property
     def finished(self) -> NDArray[np.int64]:
         """Positions that must be finished until a line is free, ``(size,)``."""
         return np.searchsorted(self.base, np.arange(self.size), side="right")
 
-    @property
+    @cached_property
     def least(self) -> int:
         """Lines without which a position would never be complete."""
         return max(1, int((self.need - self.base[:-1]).max()) + 1)
@@ -83,16 +86,30 @@ class Flow:
         the slower side at its pace and the other one as early as it can be; and, since an engine
         in front makes its results evenly, also with the input spread evenly over the frame.
         """
-        lines = self.down.least
-        while not self.possible(lines):
-            lines += 1
-        return lines
+        if self._written > self._worked:
+            lines = self.down.least
+            while not self._writing(lines):
+                lines += 1
+            return lines
+        return max(self.down.least, self._kept(self._working), self._kept(self._even))
 
     def possible(self, lines: int) -> bool:
         """Whether the flow is possible with that many lines."""
         if self._written > self._worked:
             return self._writing(lines)
-        return self._working(lines) and self._even(lines)
+        return lines >= max(self._kept(self._working), self._kept(self._even))
+
+    def _kept(self, latest: NDArray[np.int64]) -> int:
+        """Fewest lines with which each row is free by its latest cycle.
+
+        ``latest`` is of the rows of a frame, or also of those of the frame before.
+        """
+        rows, bands, finished = self.source.rows, len(self.down.taps), self.down.finished
+        # Rows of positions that may be waited for, and the last line that these make free.
+        most = (latest + 1 - self.release) // self._row
+        frame, band = np.divmod(most - 1, bands)
+        free = frame * rows + np.searchsorted(finished, band + 1, side="right") - 1
+        return int((np.arange(-rows, rows)[-len(latest) :] - free).max())
 
     @property
     def _row(self) -> int:
@@ -133,19 +150,28 @@ class Flow:
         free = ends[position] + frame * self._written + self.release
         return bool((free <= begin[source.rows :]).all())
 
-    def _working(self, lines: int) -> bool:
-        """Whether a slot in every cycle finds its pixels; input as early as it can be."""
+    @property
+    def _working(self) -> NDArray[np.int64]:
+        """Latest cycles in which rows must be free, for a slot in every cycle.
+
+        Input as early as it can be.
+        """
         source = self.source
         at = np.arange(2 * source.rows) * source.steps * source.groups
-        free = self._outputs(lines) * self._row - 1 + self.release
-        begin = (np.maximum.accumulate(free - at) + at)[source.rows :]
         steps = np.arange(len(self.need_step)) * self.slots
         late = int(((self.need_step + 1) * source.groups - steps).max())
-        rows = np.arange(len(self.down.taps)) * self._row
-        return bool((begin[self.down.need] + late <= rows).all())
+        # Each band needs all rows up to one, and so does each that needs a later one.
+        needed = source.rows + self.down.need
+        spare = np.full(2 * source.rows, ALWAYS)
+        np.minimum.at(spare, needed, np.arange(len(needed)) * self._row - at[needed])
+        return np.minimum.accumulate(spare[::-1])[::-1] + at - late
 
-    def _even(self, lines: int) -> bool:
-        """Whether a slot in every cycle finds its pixels; input spread evenly over the frame."""
+    @property
+    def _even(self) -> NDArray[np.int64]:
+        """Latest cycles in which rows must be free, for a slot in every cycle.
+
+        Input spread evenly over the frame.
+        """
         source, unit = self.source, self.source.rows * self.source.steps
         # Times are in cycles / unit, so that each step of the input takes a whole number of them.
         begin = np.arange(source.rows) * source.steps * self._worked
@@ -153,5 +179,4 @@ class Flow:
         late = int(((self.need_step + 1) * self._worked - steps).max())
         rows = np.arange(len(self.down.taps)) * self._row * unit
         latest = (rows - begin[self.down.need]).min() - late  # For the input to begin.
-        free = self._outputs(lines)[source.rows :] * self._row - 1 + self.release
-        return bool((free * unit <= latest + begin).all())
+        return (latest + begin) // unit

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from brambling.hw.beat import Beats
 from brambling.hw.counter import below
 
-__all__ = ["WidthAdapter", "WidthAdapterSpec"]
+__all__ = ["WidthAdapter", "WidthAdapterSpec", "dependences"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,21 @@ class WidthAdapterSpec:
 
     def build(self) -> "WidthAdapter":
         return WidthAdapter(self)
+
+
+def dependences(spec: WidthAdapterSpec) -> tuple[list[int], list[int]]:
+    """Return what each beat of a pixel waits for in a width adapter.
+
+    Of each input beat, how many output beats must have moved until there is a place; none for the
+    first, which waits for the whole pixel before. Of each output beat, which input beat completes
+    it.
+    """
+    taken, given, units = spec.taken, spec.given, spec.units
+    capacity = spec.capacity
+    surplus = [(n + 1) * taken - capacity for n in range(1, spec.i.groups)]
+    places = [0, *(max(0, -(-units // given)) for units in surplus)]
+    gone = [min((n + 1) * given, units) for n in range(spec.o.groups)]
+    return places, [-(-n // taken) - 1 for n in gone]
 
 
 class WidthAdapter(wiring.Component):

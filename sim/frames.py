@@ -23,9 +23,8 @@ from brambling.hw.fork import ForkSpec
 from brambling.hw.join import AddSpec, ConcatSpec
 from brambling.hw.queue import FifoSpec
 from brambling.hw.slice import SliceSpec
-from brambling.hw.width import WidthAdapterSpec
+from brambling.hw.width import WidthAdapterSpec, dependences
 from brambling.hw.window import WindowFeedSpec
-from brambling.sim.processes import dependences
 from brambling.sim.tracks import (
     NEVER,
     FramePart,

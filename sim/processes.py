@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from brambling.hw.width import WidthAdapterSpec
+from brambling.hw.width import WidthAdapterSpec, dependences
 from brambling.timing import Timing
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "Sink",
     "Source",
     "Wire",
-    "dependences",
     "next_allowed",
 ]
 
@@ -229,19 +228,6 @@ class EngineProcess:
         self.made += 1
         self.fold = (self.fold + 1) % self.timing.folds
         self.beat = 0
-
-
-def dependences(spec: WidthAdapterSpec) -> tuple[list[int], list[int]]:
-    """Return what each beat of a pixel waits for in a width adapter.
-
-    Of each input beat, how many output beats must have moved until there is a place; none for the
-    first, which waits for the whole pixel before. Of each output beat, which input beat completes
-    it.
-    """
-    surplus = [(n + 1) * spec.taken - spec.capacity for n in range(spec.i.groups)]
-    given = [0, *(max(0, -(-units // spec.given)) for units in surplus[1:])]
-    units = [min((n + 1) * spec.given, spec.units) for n in range(spec.o.groups)]
-    return given, [-(-n // spec.taken) - 1 for n in units]
 
 
 class AdapterProcess:

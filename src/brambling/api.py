@@ -2,23 +2,34 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import astuple, replace
+from math import ceil
 from pathlib import Path
 
 from brambling import zoo
 from brambling.boards import wiring
 from brambling.boards.memories import Needs
 from brambling.boards.parts import Board, find_board
-from brambling.boards.solver import available, excess, fold, refusal
+from brambling.boards.solver import LUT_SHARE, Solver, available, excess, refusal
 from brambling.errors import ConfigError
+from brambling.hw.accelerator import pipeline
 from brambling.network import Network
 from brambling.plan import Plan
-from brambling.sim.sizing import size
+from brambling.sim.cycles import schedule
+from brambling.sim.sizing import size, throughput, unlimited
 
-__all__ = ["load", "plan", "total"]
+__all__ = ["LUT_SHARE", "link_needs", "load", "plan", "total"]
 
 #: Where the FIFOs of a plan do not fit it is folded again, with so many times as much left free.
-ROUNDS = (1, 1, 2, 4, 8)
+ROUNDS = (1, 1, 2, 4, 8, 16, 32, 64)
+
+NOTHING = Needs()
+
+#: LUTs of the link with a UART, two frames in flight and the self-test, by inputs of a LUT; its
+#: frame times, counters and answers do not depend on the network.
+LINK_LUTS = {4: 1_800, 6: 1_300}
+LINK_BLOCKS = 2  #: Block RAMs of its tickets and results, where they are not in LUTs.
+IN_FLIGHT = 2  #: Frames that wait in the link at most.
 
 
 def load(model: str | os.PathLike[str]) -> Network:
@@ -38,6 +49,16 @@ def total(network: Network, plan: Plan, board: Board) -> Needs:
     return wiring.total(network, plan, board.part)
 
 
+def link_needs(network: Network, board: Board) -> Needs:
+    """Estimate what the link of a board takes: its logic, a buffer of frames, and a self-test."""
+    if board.platform is None:
+        return NOTHING
+    part, tensor = board.part, network.input
+    size = -(-tensor.size * tensor.fmt.width // 8)
+    blocks = part.blocks_for(IN_FLIGHT * size, 9) + part.blocks_for(size, 8) + LINK_BLOCKS
+    return Needs(blocks, LINK_LUTS[part.lut_inputs])
+
+
 def larger(reserve: Needs, unused: Needs, more: Needs) -> Needs:
     """Return what to keep free: ``more`` than was ``unused``, of the resources that lack."""
     rows = zip(*map(astuple, (reserve, unused, more)), strict=True)
@@ -50,23 +71,51 @@ def plan(
     goal: str = "max-fps",
     clock_hz: int | None = None,
     progress: Callable[[float], None] = lambda done: None,
+    fill: float = LUT_SHARE,
+    beside: Needs = NOTHING,
 ) -> Plan:
     """Fold ``network`` for ``board`` and size its FIFOs.
 
     Parameters
     ----------
     goal
-        ``"max-fps"``, ``"min-area"`` or ``"fps=N"``.
+        ``"max-fps"``, ``"min-latency"``, ``"min-area"``, ``"fps=N"``, ``"power"`` or ``"power=N"``.
     clock_hz
-        Clock; the board's where ``None``.
+        Clock; the board's where ``None``. For ``"power"`` the fastest that may be.
     progress
         Called with the share of the work that is done.
+    fill
+        Share of the part's LUTs that the plan may take, with what is ``beside``.
+    beside
+        What else is on the part: :func:`link_needs` of what a host speaks to.
     """
     if isinstance(board, str):
         board = find_board(board)
-    most, reserve, taken = available(board, Needs()), Needs(), Needs()
+    solver = Solver(network, board, fill)
+    made = _planned(solver, goal, clock_hz, progress, beside)
+    if made.goal == "min-latency":
+        # Where FIFOs and adapters make it no better after all, what is fastest is taken.
+        other = _planned(solver, "max-fps", clock_hz, progress, beside)
+        if _latency(network, other) < _latency(network, made):
+            made = replace(other, goal=goal)
+    if goal.startswith("power"):
+        made = _paced(solver, made, goal, clock_hz)
+    return made
+
+
+def _planned(
+    solver: Solver,
+    goal: str,
+    clock_hz: int | None,
+    progress: Callable[[float], None],
+    beside: Needs,
+) -> Plan:
+    network, board = solver.network, solver.board
+    most, reserve, taken = available(board, beside, solver.fill), Needs(), Needs()
     for times in ROUNDS:
-        folded = fold(network, board, goal, clock_hz, reserve)
+        folded = solver.fold(
+            goal, clock_hz, beside + reserve, lambda plan: unlimited(network, plan)
+        )
         made = size(network, folded, progress)
         taken = total(network, made, board)
         over = excess(taken, most)
@@ -80,4 +129,17 @@ def plan(
         taken,
         most,
         "ask for fewer frames a second, goal min-area or fps=N",
+        solver.fill,
     )
+
+
+def _latency(network: Network, plan: Plan) -> int:
+    """Cycles from the first beat of a frame to its last result, by the cycle model."""
+    return schedule(pipeline(network, plan), 1).latency
+
+
+def _paced(solver: Solver, plan: Plan, goal: str, clock_hz: int | None) -> Plan:
+    """Return a plan with the slowest clock that makes the frames a second, by the cycle model."""
+    rate = solver.rate(goal, clock_hz)
+    cycles = throughput(solver.network, plan)
+    return replace(plan, clock_hz=max(plan.clock_hz, ceil(rate * cycles)))
