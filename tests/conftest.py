@@ -1,6 +1,9 @@
 """Small random networks, plans and frames for them."""
 
+import json
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -333,6 +336,43 @@ def random_plan():
         return Plan(network=network.name, board="ulx3s-85f", goal="hand", clock_hz=1, stages=stages)
 
     return make
+
+
+class Fakes:
+    """Programs in a folder that behave as those of a build would; see ``boards/fake_tool.py``."""
+
+    NAMES = ("yosys", "nextpnr-ice40", "icepack", "openFPGALoader")
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir()
+        source = (Path(__file__).parent / "boards" / "fake_tool.py").read_text(encoding="utf-8")
+        for name in self.NAMES:
+            path = folder / name
+            path.write_text(f"#!{sys.executable} -IS\n{source}", encoding="utf-8")
+            path.chmod(0o755)
+        self.do()
+
+    def do(self, **behaviour):
+        """Say what programs do, ``_`` for ``-`` in their names; all that is not said works."""
+        told = {name.replace("_", "-"): what for name, what in behaviour.items()}
+        (self.folder / "behaviour.json").write_text(json.dumps(told))
+
+    @property
+    def named(self):
+        return {name: str(self.folder / name) for name in self.NAMES}
+
+    @property
+    def calls(self):
+        """Name, process and arguments of every call, but those for the version."""
+        log = self.folder / "calls.log"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+@pytest.fixture
+def fakes(tmp_path):
+    """Programs of a build for iCE40 that do what a test says."""
+    return Fakes(tmp_path / "fakes")
 
 
 @pytest.fixture
