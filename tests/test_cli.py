@@ -77,9 +77,14 @@ def test_zoo_as_json_in_a_process_of_its_own():
         assert row["weight_bits"] == zoo.load(row["name"]).weight_bits
 
 
+#: What a plan is estimated to take of an ECP5, on standard error.
+ESTIMATED = r"estimated: [\d,]+ LUTs ± \d+%, \d+ block RAMs, \d+ multipliers, \d+ MHz ± \d+%\n"
+
+
 def test_plan_to_standard_output(run):
     status, out, err = run("plan", "tfc-w1a1", "--board", "ulx3s-45f", "--clock-mhz", "50")
-    assert (status, err) == (0, "")
+    assert status == 0
+    assert re.fullmatch(ESTIMATED, err)
     plan = Plan.from_toml(out)
     assert (plan.network, plan.board, plan.clock_hz) == ("tfc-w1a1", "ulx3s-45f", 50_000_000)
     assert plan.goal == "max-fps"
@@ -87,7 +92,9 @@ def test_plan_to_standard_output(run):
 
 def test_plan_to_a_file_that_simulate_takes(run, tmp_path):
     path = tmp_path / "new" / "plan.toml"
-    assert run("plan", "tfc-w1a1", "--goal", "fps=200000", "-o", path) == (0, "", "")
+    status, out, err = run("plan", "tfc-w1a1", "--goal", "fps=200000", "-o", path)
+    assert (status, out) == (0, "")
+    assert re.fullmatch(ESTIMATED, err)
     status, out, _ = run("simulate", *TFC, "--plan", path, "--frames", "2", "--json")
     table = json.loads(out)
     assert status == 0
@@ -209,7 +216,7 @@ def test_generate_beside_the_work(run, files, monkeypatch):
         ),
         (
             ("plan", "sfc-w1a1", "--goal", "best"),
-            "goal must be one of max-fps, min-area, fps=N, not 'best'",
+            "goal must be one of max-fps, min-latency, min-area, fps=N, power, power=N, not 'best'",
         ),
         (
             ("plan", "tfc-w1a1", "--clock-mhz", "0.0000001"),
@@ -253,9 +260,9 @@ def test_refuses_an_unknown_model(refused):
 
 def test_refuses_a_model_that_does_not_fit(refused):
     assert re.fullmatch(
-        r"sfc-w1a1 needs \d+ block RAMs, but icebreaker has 30; "
-        r"no folding fits: choose a larger part or a smaller network",
-        refused("generate", "sfc-w1a1", "--board", "icebreaker"),
+        r"sfc-w1a1 needs \d+ block RAMs, but ice40-hx8k-evn has 32; "
+        r"no folding fits: the next larger part that does is [\w-]+ \(.+\)",
+        refused("generate", "sfc-w1a1", "--board", "ice40-hx8k-evn"),
     )
 
 

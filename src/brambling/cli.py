@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from brambling import api, verbs_quantise, zoo
+from brambling import api, verbs_boards, verbs_build, verbs_gates, verbs_host, verbs_quantise, zoo
+from brambling.boards.memories import Needs
 from brambling.errors import BramblingError, ConfigError, FileProblem
 from brambling.files import write_atomically
 from brambling.generate import generate
@@ -56,11 +57,12 @@ def zoo_verb(args: argparse.Namespace) -> int:
     return 0
 
 
-def plan_of(network: Network, args: argparse.Namespace) -> Plan:
-    """Return the plan that the arguments name, or make one."""
+def plan_of(network: Network, args: argparse.Namespace, beside: Needs = api.NOTHING) -> Plan:
+    """Return the plan that the arguments name, or make one that leaves room for what is beside."""
     clock = None if args.clock_mhz is None else round(args.clock_mhz * 1e6)
+    fill = getattr(args, "fill", None)
     if args.plan is not None:
-        if args.goal is not None or args.board is not None or clock is not None:
+        if any(x is not None for x in (args.goal, args.board, fill, clock)):
             raise ConfigError("--plan has its own board, goal and clock: give either, not both")
         made = Plan.load(args.plan)
         made.pairs(network)
@@ -72,6 +74,8 @@ def plan_of(network: Network, args: argparse.Namespace) -> Plan:
             args.goal or "max-fps",
             clock,
             lambda done: tell("plan", round(100 * done), 100),
+            api.LUT_SHARE if fill is None else fill,
+            beside,
         )
 
 
@@ -202,21 +206,28 @@ def generate_verb(args: argparse.Namespace) -> int:
     made = plan_of(network, args)
     folder = args.output or Path(f"{network.name}-{made.board}")
     generated = generate(network, made, folder, bench_frames(network, args))
-    if args.json:
-        print(json.dumps({key: str(value) for key, value in asdict(generated).items()}, indent=2))
-    else:
-        for path in asdict(generated).values():
-            print(path)
+    files = {key: str(path) for key, path in asdict(generated).items() if path}
+    if args.bus is not None:
+        from brambling.generate_bus import generate_bus
+
+        written = generate_bus(network, made, folder, args.bus)
+        files |= dict(zip(("bus", "registers"), map(str, written), strict=True))
+    print(json.dumps(files, indent=2) if args.json else "\n".join(files.values()))
     return 0
 
 
 def plan_verb(args: argparse.Namespace) -> int:
     """Plan: choose how parallel each layer is, and print it or write it to a file."""
-    made = plan_of(load_model(args), args)
+    from brambling.boards.clock import summary
+    from brambling.boards.parts import find_board
+
+    network = load_model(args)
+    made = plan_of(network, args)
     if args.output is None:
         print(made.to_toml(), end="")
     else:
         made.save(args.output)
+    print("estimated:", summary(network, made, find_board(made.board).part), file=sys.stderr)
     return 0
 
 
@@ -305,7 +316,8 @@ def demo_verb(args: argparse.Namespace) -> int:
     )
     write_atomically(folder / "simulation.json", json.dumps(result.to_json(), indent=2) + "\n")
     show_simulation(console, result, folder)
-    return 0
+    command = ["build", args.model, "--board", made.board, "--goal", "min-area"]
+    return main(command) if verbs_build.offer_build(command) else 0
 
 
 def positive(text: str) -> float:
@@ -327,7 +339,15 @@ def parser() -> argparse.ArgumentParser:
     add_options(model)
     planned = argparse.ArgumentParser(add_help=False)
     planned.add_argument("--board", metavar="B", help=f"board to plan for (default {BOARD})")
-    planned.add_argument("--goal", metavar="G", help="max-fps (default), min-area or fps=N")
+    planned.add_argument(
+        "--goal",
+        metavar="G",
+        help="max-fps (default), min-latency, min-area, fps=N, or power=N: N frames a second with "
+        "the slowest clock",
+    )
+    planned.add_argument(
+        "--fill", type=positive, metavar="S", help="share of the LUTs to take at most (0.7)"
+    )
     planned.add_argument("--clock-mhz", type=positive, metavar="F", help="default: the board's")
     planned.add_argument("--plan", type=Path, metavar="FILE", help="use this plan instead")
     data = argparse.ArgumentParser(add_help=False)
@@ -367,9 +387,15 @@ def parser() -> argparse.ArgumentParser:
 
     verb = add("generate", generate_verb, model, planned, data, machine)
     verb.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write it")
+    verb.add_argument(
+        "--bus",
+        choices=("axi", "wishbone"),
+        help="also write it with AXI streams, and registers on this bus",
+    )
 
     verb = add("verify", verify_verb, model, planned, data, machine)
     verb.add_argument("--simulator", choices=("verilator", "icarus"), help="default: verilator")
+    verbs_gates.add_parser(add, model, planned, data, machine)
 
     verb = add("train", train_verb)
     verb.add_argument("recipe", help="mnist-sfc, cifar10-cnv, …; a wrong one lists all")
@@ -397,6 +423,10 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--engine", choices=ENGINES, help="default: the fastest there is")
     add_bisect(verb)
     verbs_quantise.add_arguments(add("quantise", verbs_quantise.quantise_verb, machine))
+
+    verbs_boards.add_parser(add, machine)
+    verbs_build.add_parser(add, model, machine)
+    verbs_host.add_parser(add, model, planned, data, machine)
 
     verb = add("demo", demo_verb, planned, data)
     verb.add_argument("model", nargs="?", default="sfc-w1a1")
