@@ -137,8 +137,8 @@ def build(
     """Build a bitstream for a board, or for a bare part only what it takes and how fast it is.
 
     A bitstream that misses its clock is never written; one of an earlier build in ``folder`` is
-    removed first. The figures are written to ``report.json`` and ``report.md`` either way; logs and
-    all that the tools have made stay in ``build/``.
+    removed first. The plan is written to ``plan.toml``, the figures to ``report.json`` and
+    ``report.md`` either way; logs and all that the tools have made stay in ``build/``.
 
     Parameters
     ----------
@@ -178,6 +178,7 @@ def build(
     bitstream = folder / f"{network.name}.{suffix}"
     for stale in (bitstream, folder / "report.json", folder / "report.md"):
         stale.unlink(missing_ok=True)
+    plan.save(folder / "plan.toml")
     with terminable(), Processes() as processes:
         builder = _Builder(
             network=network,

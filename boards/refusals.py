@@ -24,7 +24,8 @@ def refusal(
         ("multipliers", need.dsps, most.dsps),
         ("SPRAMs", need.sprams, most.sprams),
     ]
-    return DoesNotFit(what, board.name, *max(rows, key=lambda row: row[1] / max(row[2], 1)), remedy)
+    name, needed, left = max(rows, key=lambda row: row[1] / max(row[2], 1))
+    return DoesNotFit(what, board.name, name, needed, max(0, left), remedy)
 
 
 def no_fit(network: Network, search: Search, goal: Goal, clock_hz: int, most: Needs) -> DoesNotFit:
@@ -43,7 +44,9 @@ def no_fit(network: Network, search: Search, goal: Goal, clock_hz: int, most: Ne
             need = _nearest(network, options, limit, most)
             return refusal(what, options.board, need, most, remedy, options.fill)
     need = _nearest(network, options, options.intervals[-1], most)
-    return refusal(what, options.board, need, most, _remedy(network, options, need), options.fill)
+    kept = excess(available(options.board, Needs(), options.fill), most)  # For what is beside.
+    remedy = _remedy(network, options, need + kept, kept)
+    return refusal(what, options.board, need, most, remedy, options.fill)
 
 
 def _nearest(network: Network, options: Options, limit: int, most: Needs) -> Needs:
@@ -52,13 +55,13 @@ def _nearest(network: Network, options: Options, limit: int, most: Needs) -> Nee
     return Search(every).nearest(limit, most)
 
 
-def _remedy(network: Network, options: Options, need: Needs) -> str:
-    """Name a larger share of the LUTs, or a larger part."""
+def _remedy(network: Network, options: Options, need: Needs, kept: Needs) -> str:
+    """Name a larger share of the LUTs, or a larger part, for all with what is ``kept`` free."""
     part, fill = options.board.part, options.fill
     if excess(need, available(options.board, Needs(), 1.0)) == Needs():
         share = ceil(100 * need.luts / part.luts)
         return f"no folding fits: with a fill of {share / 100:g} one would"
-    larger = _larger(network, part, fill)
+    larger = _larger(network, part, fill, kept)
     if larger is None:
         return "no folding fits, nor any part that is known: choose a smaller network"
     boards = [board.name for board in BOARDS.values() if board.part == larger]
@@ -66,7 +69,7 @@ def _remedy(network: Network, options: Options, need: Needs) -> str:
     return f"no folding fits: the next larger part that does is {larger.name}{on}"
 
 
-def _larger(network: Network, part: Part, fill: float) -> Part | None:
+def _larger(network: Network, part: Part, fill: float, kept: Needs) -> Part | None:
     """Return the next larger part that a network fits, of the same family where there is one."""
     larger = [p for p in PARTS.values() if p.luts > part.luts or p.blocks > part.blocks]
     for other in sorted(larger, key=lambda p: (p.family != part.family, p.luts)):
@@ -76,6 +79,7 @@ def _larger(network: Network, part: Part, fill: float) -> Part | None:
             continue
         board = Board(name=other.name, part=other, clock_hz=1)
         search = Search(Options.of(network, board, fill))
-        if search.within(search.options.intervals[-1], search.options.most) is not None:
+        most = available(board, kept, fill)
+        if search.within(search.options.intervals[-1], most) is not None:
             return other
     return None

@@ -3,16 +3,25 @@
 import argparse
 import io
 import json
+import re
 from fractions import Fraction
 from importlib import metadata
+from math import ceil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from brambling import cli, verbs_build
+from brambling import api, cli, verbs_build
 from brambling.boards import doctor, tools
 from brambling.boards.parts import find_board
+from brambling.errors import DoesNotFit
+from brambling.hw.accelerator import pipeline
+from brambling.network import Network
+from brambling.plan import Plan
+from brambling.sim import golden
+from brambling.sim.cycles import schedule
 
 project_module = pytest.importorskip("brambling.boards.project")
 
@@ -29,10 +38,17 @@ def model(small_network, hand_plan, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def build(model, fakes, monkeypatch):
+def given():
+    """Self-test and interval of the designs that are made."""
+    return []
+
+
+@pytest.fixture
+def build(model, fakes, monkeypatch, given):
     """Arguments of a build whose design is a line of text and whose programs are pretended."""
 
-    def prepare(network, plan, board, *, link):
+    def prepare(network, plan, board, *, link, selftest, interval):
+        given.append((selftest, interval))
         return project_module.Project(
             name=network.name,
             board=board,
@@ -50,6 +66,41 @@ def build(model, fakes, monkeypatch):
     monkeypatch.setattr(project_module, "prepare", prepare)
     named = [f"--tool={name}={command}" for name, command in fakes.named.items()]
     return ["build", model, "--plan", "plan.toml", "--seeds", "2", *named]
+
+
+def test_the_link_has_a_self_test_and_knows_how_long_the_accelerator_pauses(run, build, given):
+    network, plan = Network.load(build[1]), Plan.load("plan.toml")
+    assert run(*build)[0] == run(*build, "--no-selftest")[0] == 0
+    (vectors, interval), (none, _) = given
+    last = network.layers[-1].name
+    frames = vectors.frames.reshape(1, *network.input.shape)
+    result = golden.run(network, frames, edges=(last,))[last]
+    assert np.array_equal(vectors.results, result.reshape(1, -1))
+    assert interval == schedule(pipeline(network, plan), 8).interval
+    assert none is None
+
+
+def test_the_plan_of_a_build_is_kept(run, build, tmp_path):
+    assert run(*build, "-o", str(tmp_path / "made"))[0] == 0
+    assert Plan.load(tmp_path / "made/plan.toml") == Plan.load("plan.toml")
+
+
+def test_a_plan_leaves_room_for_the_link(model):
+    board, network = find_board("icebreaker"), Network.load(model)
+    need = api.link_needs(network, board)
+    assert need.luts > 0
+    assert need.blocks > 0
+    assert api.link_needs(network, find_board("ice40-up5k")) == api.NOTHING
+    assert api.plan(network, board, "min-area", beside=need)
+    with pytest.raises(DoesNotFit) as refused:
+        api.plan(network, board, "min-area", fill=need.luts / board.part.luts, beside=need)
+    found = re.fullmatch(
+        r"tiny needs (\d+) LUTs \(34% of 5,280\), but icebreaker has 0; "
+        r"no folding fits: with a fill of (0\.\d+) one would",
+        str(refused.value),
+    )
+    assert found
+    assert float(found[2]) == ceil(100 * (int(found[1]) + need.luts) / board.part.luts) / 100
 
 
 def test_build_prints_what_it_takes(run, build, tmp_path):

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from brambling.errors import ConfigError
 from brambling.network import Network
+from brambling.plan import Plan
 from brambling.sim.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def add_parser(add: Callable[..., argparse.ArgumentParser], *parents: Any) -> No
     verb = add("host", host_verb, *parents)
     verb.add_argument("--port", metavar="P", help="serial port (default: the only one on USB)")
     verb.add_argument(
-        "--baud", type=number, default=BAUD, metavar="N", help=f"bits a second (default {BAUD})"
+        "--baud",
+        type=number,
+        metavar="N",
+        help=f"bits a second (default: those of the board that is named, else {BAUD})",
     )
     verb.add_argument("--frames", type=number, metavar="N", help="how many images (default: all)")
     verb.add_argument(
@@ -127,15 +131,26 @@ def words_of(network: Network, args: argparse.Namespace) -> NDArray:
     return load_words(pipeline(network, plan_of(network, args)))
 
 
+def baud_of(args: argparse.Namespace) -> int:
+    """Return the rate of the line: as asked for, or of the board that is named, by a plan too."""
+    from brambling.boards.parts import find_board
+
+    if args.baud is not None:
+        return args.baud
+    name = args.board if args.plan is None else Plan.load(args.plan).board
+    board = None if name is None else find_board(name)
+    return BAUD if board is None or board.platform is None else board.link("uart").baud
+
+
 def line_of(network: Network, args: argparse.Namespace, words: NDArray | None) -> "Transport":
     """Open the port, or make the device in Python."""
     from brambling.cli import plan_of
     from brambling.host import ModelDevice, SerialTransport, find_port
 
     if not args.simulate:
-        return SerialTransport(args.port or find_port(), args.baud)
+        return SerialTransport(args.port or find_port(), baud_of(args))
     plan = plan_of(network, args)
-    return ModelDevice.of(network, plan, baud=args.baud, selftest=True, words=words)
+    return ModelDevice.of(network, plan, baud=baud_of(args), selftest=True, words=words)
 
 
 def ask(

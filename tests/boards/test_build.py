@@ -42,7 +42,7 @@ def pretended(monkeypatch):
     """Replace the design by a line of text: clocks are multiples of 250 kHz."""
     made = []
 
-    def prepare(network, plan, board, *, link):
+    def prepare(network, plan, board, *, link, selftest, interval):
         clock = plan.clock_hz // STEP * STEP
         made.append((clock, link))
         return project_module.Project(
@@ -276,7 +276,7 @@ from brambling.cli import main
 import brambling.cli
 
 board = find_board("icebreaker")
-def prepare(network, plan, board, *, link):
+def prepare(network, plan, board, *, link, selftest, interval):
     name = network.name
     return SimpleNamespace(name=name, board=board, part=board.part, link=link, device=(),
                            files={name + ".il": ""}, constraints=(), packing=(),
