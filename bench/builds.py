@@ -42,7 +42,7 @@ class Case:
 CASES = (
     Case("tfc-w1a1", "icebreaker", "min-area"),
     Case("tfc-w1a1", "ulx3s-85f", "fps=1000000"),
-    Case("lenet5-w4a4", "icebreaker", "min-area", "12", 0.98),
+    Case("lenet5-w4a4", "ice40-up5k", "min-area", "12"),
     Case("sfc-w1a1", "tang-nano-9k", "min-area"),
     Case("sfc-w1a1", "ulx3s-85f", "fps=400000"),
     Case("lenet5-w4a4", "ulx3s-85f", "fps=4000"),

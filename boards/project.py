@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -13,7 +13,6 @@ from brambling.boards.spram import check
 from brambling.errors import ConfigError
 from brambling.hw.accelerator import Accelerator, pipeline
 from brambling.hw.link.device import DeviceSpec
-from brambling.hw.link.link import LinkSpec
 from brambling.hw.link.selftest import Vectors
 from brambling.hw.pll import FAMILIES, PllSpec
 from brambling.hw.top import CLOCK, BoardTop, Harness, Pads
@@ -25,8 +24,6 @@ __all__ = ["Project", "pll_for", "prepare"]
 
 #: Seconds after configuration in which iCE40 block RAMs read as zeros: 3 µs, with a margin of 5.
 SETTLE = Fraction(15, 1_000_000)
-
-BITS_OF_A_BYTE = 10  #: On a UART, with start and stop bit.
 
 #: Files that Amaranth's platforms make and that are needed; the rest are scripts for a shell.
 WANTED = (".il", ".lpf", ".pcf", ".cst", ".xdc", ".tcl", ".v")
@@ -136,8 +133,8 @@ def prepare(
     clock_hz = math.floor(pll.hz)
     rate = way.baud if baud is None else baud
     options = {"baud": rate} if link == "uart" else {}
-    spec = DeviceSpec.of(network, plan, clock_hz=clock_hz, link=link, selftest=selftest, **options)
-    spec = replace(spec, link=replace(spec.link, buffer=_buffer(spec.link, interval)))
+    options |= {"clock_hz": clock_hz, "selftest": selftest, "interval": interval}
+    spec = DeviceSpec.of(network, plan, link=link, **options)
     platform = platforms.load(board)
     top = BoardTop(
         spec.build(),
@@ -162,14 +159,6 @@ def prepare(
         constraints=_constraints(board.part, files, name),
         packing=board.pack,
     )
-
-
-def _buffer(link: LinkSpec, interval: int) -> int:
-    """Bytes that come in while the accelerator takes none; SPI's clock is the host's to choose."""
-    if link.link == "spi":
-        return max(link.buffer, link.whole)
-    clocks = BITS_OF_A_BYTE * link.clock_hz // link.baud
-    return min(link.buffer + interval // clocks, max(link.buffer, link.whole))
 
 
 def _pads(board: Board, platform: Any, link: str) -> Pads:

@@ -214,7 +214,10 @@ def fold(
     fill
         Share of the LUTs that may be taken.
 
-    Raises :class:`DoesNotFit` with the numbers, and with what would fit.
+    Raises
+    ------
+    DoesNotFit
+        With the numbers, and with what would fit.
     """
     return Solver(network, board, fill).fold(goal, clock_hz, reserve)
 

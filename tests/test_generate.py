@@ -137,7 +137,7 @@ def test_weights_in_spram_are_beside_the_verilog(network, plan, tmp_path):
     made = generate(network, plan, tmp_path)
     assert made.load == tmp_path / "load.bin"
     words = load_words(pipeline(network, plan))
-    assert np.array_equal(np.frombuffer(made.load.read_bytes(), "<u2"), words)
+    assert np.array_equal(np.frombuffer((tmp_path / "load.bin").read_bytes(), "<u2"), words)
     assert len(words) == 9
 
     text, ports = made.verilog.read_text(encoding="utf-8"), made.ports.read_text(encoding="utf-8")

@@ -28,20 +28,24 @@ class DeviceSpec:
     link: LinkSpec
 
     @classmethod
-    def of(cls, network: Network, plan: Plan, *, clock_hz: int, **options: Any) -> Self:
-        """Return the device for ``network`` as planned; ``options`` are those of `LinkSpec`."""
+    def of(
+        cls, network: Network, plan: Plan, *, clock_hz: int, interval: int = 0, **options: Any
+    ) -> Self:
+        """Return the device for ``network`` as planned; ``options`` are those of `LinkSpec`.
+
+        The accelerator may take no byte for ``interval`` clocks, at most those from one frame to
+        the next: what comes over the link meanwhile has a place.
+        """
         nodes = pipeline(network, plan)
-        return cls(
-            nodes=nodes,
-            link=LinkSpec(
-                i=nodes[0].spec.i,
-                o=nodes[-1].spec.o,
-                digest=digest(network),
-                clock_hz=clock_hz,
-                load_words=LoaderSpec.of(nodes).words,
-                **options,
-            ),
+        link = LinkSpec(
+            i=nodes[0].spec.i,
+            o=nodes[-1].spec.o,
+            digest=digest(network),
+            clock_hz=clock_hz,
+            load_words=LoaderSpec.of(nodes).words,
+            **options,
         )
+        return cls(nodes=nodes, link=link.holding(interval))
 
     def build(self) -> "Device":
         return Device(self)

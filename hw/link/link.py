@@ -1,7 +1,7 @@
 """The link: packets as bytes to beats of an accelerator, and results back."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
@@ -26,6 +26,7 @@ __all__ = ["LINKS", "Link", "LinkSpec"]
 LINKS = ("uart", "spi")
 LONGEST = 0xFFFF  #: Bytes of the longest payload.
 ANSWER = 8  #: Bytes before a result.
+BITS_OF_A_BYTE = 10  #: On a UART, with start and stop bit.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,16 @@ class LinkSpec:
     def whole(self) -> int:
         """Bytes of all packets that may be in flight: a buffer that is never too small."""
         return self.credits * (frame_size(self.i) + 14)
+
+    def holding(self, interval: int) -> Self:
+        """Return this link with a buffer for an accelerator that pauses ``interval`` clocks.
+
+        Over SPI, whose clock is the host's to choose, for one that pauses however long.
+        """
+        uart = self.link == "uart"
+        clocks = BITS_OF_A_BYTE * self.clock_hz // self.baud
+        meanwhile = interval // clocks if uart else self.whole
+        return replace(self, buffer=max(self.buffer, min(self.buffer + meanwhile, self.whole)))
 
     @property
     def ident(self) -> Ident:

@@ -16,6 +16,8 @@ from brambling.hw.rom import rom
 
 __all__ = ["SelfTest", "Vectors"]
 
+SHALLOW = 64  #: Words that LUTs hold at no more than one for 16 bits.
+
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
@@ -102,7 +104,7 @@ class SelfTest(wiring.Component):
         there = Signal()
         width = self.i.width - 1
         m.d.comb += [
-            self.frames.payload.data.eq(rom(m, "frames_rom", words, width, address)),
+            self.frames.payload.data.eq(rom(m, "frames_rom", words, width, address, _store(words))),
             self.frames.payload.first.eq(beat == 0),
             self.frames.valid.eq(there),
         ]
@@ -122,8 +124,10 @@ class SelfTest(wiring.Component):
         masks = _words(self.o, self.o.masks())
         address, beat = Signal(below(len(words))), Signal(below(self.o.count))
         width = self.o.width - 1
-        wanted = rom(m, "results_rom", words, width, address)
-        mask = rom(m, "masks_rom", masks, width, beat) if len({*masks}) > 1 else masks[0]
+        wanted = rom(m, "results_rom", words, width, address, _store(words))
+        mask: Any = masks[0]
+        if len({*masks}) > 1:
+            mask = rom(m, "masks_rom", masks, width, beat, _store(masks))
         there = Signal()
         m.d.comb += self.results.ready.eq(there)
         m.d.sync += there.eq(self.busy)
@@ -138,6 +142,11 @@ class SelfTest(wiring.Component):
             m.d.sync += [address.eq(0), beat.eq(0)]
         wrong = ((self.results.payload.data ^ wanted) & mask) != 0
         return taken & (address == len(words) - 1), taken & wrong
+
+
+def _store(words: list[int]) -> str:
+    """Return the memory for these: a few wide words would leave most of many block RAMs empty."""
+    return "lut" if len(words) <= SHALLOW else "block"
 
 
 def _words(beats: Beats, payloads: NDArray[np.uint8]) -> list[int]:

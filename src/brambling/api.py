@@ -8,7 +8,7 @@ from pathlib import Path
 
 from brambling import zoo
 from brambling.boards import wiring
-from brambling.boards.memories import Needs
+from brambling.boards.memories import PER_WORD_OF_LUT, Needs
 from brambling.boards.parts import Board, find_board
 from brambling.boards.solver import LUT_SHARE, Solver, available, excess, refusal
 from brambling.errors import ConfigError
@@ -29,6 +29,7 @@ NOTHING = Needs()
 #: frame times, counters and answers do not depend on the network.
 LINK_LUTS = {4: 1_800, 6: 1_300}
 LINK_BLOCKS = 2  #: Block RAMs of its tickets and results, where they are not in LUTs.
+MOST_IN_LUTS = 700  #: LUTs of the self-test's frame; of larger ones beats are not so few.
 IN_FLIGHT = 2  #: Frames that wait in the link at most.
 
 
@@ -54,9 +55,12 @@ def link_needs(network: Network, board: Board) -> Needs:
     if board.platform is None:
         return NOTHING
     part, tensor = board.part, network.input
-    size = -(-tensor.size * tensor.fmt.width // 8)
+    bits = tensor.size * tensor.fmt.width
+    size = -(-bits // 8)
+    # The frame of the self-test is in block RAM, or, where its beats are few and wide, in LUTs.
     blocks = part.blocks_for(IN_FLIGHT * size, 9) + part.blocks_for(size, 8) + LINK_BLOCKS
-    return Needs(blocks, LINK_LUTS[part.lut_inputs])
+    in_luts = min(MOST_IN_LUTS, ceil(PER_WORD_OF_LUT * bits / 2**part.lut_inputs))
+    return Needs(blocks, LINK_LUTS[part.lut_inputs] + in_luts)
 
 
 def larger(reserve: Needs, unused: Needs, more: Needs) -> Needs:

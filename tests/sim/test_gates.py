@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from brambling import api, zoo
+from brambling.boards import wasm
 from brambling.boards.parts import PARTS
 from brambling.boards.tools import find
 from brambling.errors import ConfigError, Mismatch, ToolProblem
@@ -140,6 +141,7 @@ def test_unknown_family():
 
 
 def test_synthesis_that_fails(monkeypatch, tmp_path):
+    monkeypatch.setenv("YOWASP_CACHE_DIR", str(wasm.cache()))  # Not to compile Yosys anew.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(ToolProblem, match="failed with status 1:\nERROR: "):
         netlist.synthesise("nonsense", "top", "ecp5", "synth_ecp5", find("yosys").command)

@@ -2,7 +2,6 @@
 
 import pytest
 
-from brambling.boards.project import _buffer
 from brambling.hw.beat import Beats
 from brambling.hw.link.link import LinkSpec
 from brambling.quant.formats import Fixed
@@ -32,8 +31,8 @@ def link(kind="uart"):
     ],
 )
 def test_the_buffer_holds_what_comes_in_an_interval(interval, depth):
-    assert _buffer(link(), interval) == depth
+    assert link().holding(interval).buffer == depth
 
 
 def test_over_spi_all_that_can_be_in_flight_has_a_place():
-    assert _buffer(link("spi"), 0) == 2 * (784 + 14)
+    assert link("spi").holding(0).buffer == 2 * (784 + 14)
