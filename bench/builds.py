@@ -41,7 +41,7 @@ class Case:
 #: From what takes minutes to what takes an hour.
 CASES = (
     Case("tfc-w1a1", "icebreaker", "min-area"),
-    Case("tfc-w1a1", "ulx3s-85f", "fps=1000000"),
+    Case("tfc-w1a1", "ulx3s-85f", "fps=1000000", "100"),
     Case("lenet5-w4a4", "ice40-up5k", "min-area", "12"),
     Case("sfc-w1a1", "tang-nano-9k", "min-area"),
     Case("sfc-w1a1", "ulx3s-85f", "fps=400000"),
@@ -56,7 +56,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     """Plan, build, and put the cycle model's figures beside the routed clock."""
     network, board = api.load(case.network), find_board(case.board)
     clock = None if case.clock == "auto" else round(float(case.clock) * 1e6)
-    beside = api.link_needs(network, board)
+    beside = api.link_needs(network, board, case.fill)
     plan = api.plan(network, board, case.goal, clock, fill=case.fill, beside=beside)
     found = schedule(pipeline(network, plan), FRAMES)
     made = build(

@@ -30,6 +30,7 @@ NOTHING = Needs()
 LINK_LUTS = {4: 1_800, 6: 1_300}
 LINK_BLOCKS = 2  #: Block RAMs of its tickets and results, where they are not in LUTs.
 MOST_IN_LUTS = 700  #: LUTs of the self-test's frame; of larger ones beats are not so few.
+MOST_LUTS = 0.95  #: Share of the LUTs that plan and link may take together.
 IN_FLIGHT = 2  #: Frames that wait in the link at most.
 
 
@@ -50,8 +51,11 @@ def total(network: Network, plan: Plan, board: Board) -> Needs:
     return wiring.total(network, plan, board.part)
 
 
-def link_needs(network: Network, board: Board) -> Needs:
-    """Estimate what the link of a board takes: its logic, a buffer of frames, and a self-test."""
+def link_needs(network: Network, board: Board, fill: float = LUT_SHARE) -> Needs:
+    """Estimate what the link of a board takes: its logic, a buffer of frames, and a self-test.
+
+    Of its LUTs those that do not fit beside a plan that takes the share ``fill``.
+    """
     if board.platform is None:
         return NOTHING
     part, tensor = board.part, network.input
@@ -60,7 +64,8 @@ def link_needs(network: Network, board: Board) -> Needs:
     # The frame of the self-test is in block RAM, or, where its beats are few and wide, in LUTs.
     blocks = part.blocks_for(IN_FLIGHT * size, 9) + part.blocks_for(size, 8) + LINK_BLOCKS
     in_luts = min(MOST_IN_LUTS, ceil(PER_WORD_OF_LUT * bits / 2**part.lut_inputs))
-    return Needs(blocks, LINK_LUTS[part.lut_inputs] + in_luts)
+    free = max(0, int((MOST_LUTS - fill) * part.luts))
+    return Needs(blocks, max(0, LINK_LUTS[part.lut_inputs] + in_luts - free))
 
 
 def larger(reserve: Needs, unused: Needs, more: Needs) -> Needs:

@@ -74,7 +74,7 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
         "--fill",
         type=share,
         metavar="S",
-        help="share of the LUTs to plan with, those of the link among them (0.7)",
+        help="share of the LUTs that the plan may take (0.7); with the link it is at most 0.95",
     )
     verb.add_argument(
         "--clock",
@@ -159,7 +159,7 @@ def build_verb(args: argparse.Namespace) -> int:
     """Build a bitstream with open tools: synthesis, place and route, and what it takes."""
     # Not at the top: the command line imports this module.
     from brambling import cli
-    from brambling.api import link_needs
+    from brambling.api import LUT_SHARE, link_needs
     from brambling.boards.build import build
     from brambling.boards.memories import Needs
     from brambling.boards.parts import Board, find_board
@@ -176,7 +176,7 @@ def build_verb(args: argparse.Namespace) -> int:
     if args.part_only and args.load:
         raise ConfigError("--part-only makes no bitstream: leave out --load")
     wanted = find_board(args.board or cli.BOARD)
-    beside = Needs() if args.part_only else link_needs(network, wanted)
+    beside = Needs() if args.part_only else link_needs(network, wanted, args.fill or LUT_SHARE)
     made_plan = cli.plan_of(network, args, beside)
     board = find_board(made_plan.board)
     if args.part_only:
