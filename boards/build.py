@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from brambling.boards import wiring
 from brambling.boards.clock import fmax as likely_clock
-from brambling.boards.family import FLOWS, Job
+from brambling.boards.family import FLOWS, Job, synthesis_options
 from brambling.boards.flow import Netlist, Run, best, pack, route, synthesise
 from brambling.boards.parts import Board
 from brambling.boards.process import Processes, Tell, terminable
@@ -44,13 +44,6 @@ UNPINNED = {
     "ecp5": ("--lpf-allow-unconstrained",),
     "ice40": ("--pcf-allow-unconstrained",),
     "gowin": (),
-}
-#: By beginning of a part's name: options of synthesis.
-SYNTHESIS = {
-    "ice40-up": ("-device", "u"),
-    "ice40-lp": ("-device", "lp"),
-    "gw1n": ("-family", "gw1n"),
-    "gw2a": ("-family", "gw2a"),
 }
 
 
@@ -163,19 +156,11 @@ def build(
     DoesNotFit, ToolProblem, ConfigError
         The part is too small; a program is missing or fails; the board cannot be built here.
     """
-    if board.part.family not in FLOWS or not board.built_here:
-        raise ConfigError(
-            f"{board.name}: no open tools make a bitstream for {board.part.name}: "
-            f"brambling generate, and the vendor's tools (docs/board-xilinx.md)"
-        )
-    if board.platform is not None:
-        board.link(link)  # To be told before anything is looked for.
+    _check(board, link)
     cores = os.cpu_count() or 1
     seeds = tuple(seeds or range(1, min(cores, SEEDS) + 1))
-    names = FAMILIES[board.part.family]
-    found = tuple(find(name, tools) for name in names)
-    suffix = FLOWS[board.part.family].suffix
-    bitstream = folder / f"{network.name}.{suffix}"
+    yosys, nextpnr, packer = (find(name, tools) for name in FAMILIES[board.part.family])
+    bitstream = folder / f"{network.name}.{FLOWS[board.part.family].suffix}"
     for stale in (bitstream, folder / "report.json", folder / "report.md"):
         stale.unlink(missing_ok=True)
     plan.save(folder / "plan.toml")
@@ -189,13 +174,24 @@ def build(
             options={"selftest": selftest, "interval": interval},
             seeds=seeds,
             jobs=jobs or min(cores, len(seeds)),
-            tools=(found[0], found[1], found[2]),
+            tools=(yosys, nextpnr, packer),
             processes=processes,
             tell=tell,
             steps=[],
             attempts=[],
         )
         return _build(builder, bitstream, clock)
+
+
+def _check(board: Board, link: str) -> None:
+    """Refuse what cannot be built, before anything is looked for."""
+    if board.part.family not in FLOWS or not board.built_here:
+        raise ConfigError(
+            f"{board.name}: no open tools make a bitstream for {board.part.name}: "
+            f"brambling generate, and the vendor's tools (docs/board-xilinx.md)"
+        )
+    if board.platform is not None:
+        board.link(link)
 
 
 def _build(builder: _Builder, bitstream: Path, clock: float | str | None) -> Built:
@@ -246,7 +242,6 @@ def _highest(builder: _Builder, clock_hz: float) -> tuple[Job, Netlist, Run]:
 def job_of(project: "Project") -> Job:
     """Return what is to be built of a project."""
     part = project.part
-    options = (found for start, found in SYNTHESIS.items() if part.name.startswith(start))
     constraints = project.constraints
     if project.link is None:  # Nothing says which pins: any will do.
         constraints += tuple(word for word in UNPINNED[part.family] if word not in constraints)
@@ -259,7 +254,7 @@ def job_of(project: "Project") -> Job:
         constraints=constraints,
         packing=project.packing,
         clock_hz=project.clock_hz,
-        synthesis=next(options, ()),
+        synthesis=synthesis_options(part),
     )
 
 

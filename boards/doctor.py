@@ -1,10 +1,11 @@
 """What is installed of all that the verbs call: which version, what is missing, and its remedy."""
 
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+
+from packaging.requirements import Requirement
 
 from brambling.boards.tools import FAMILIES, TOOLS, Found, ask, find
 from brambling.errors import ToolProblem
@@ -23,7 +24,6 @@ EXTRAS = {
 }
 FAMILY_NAMES = {"ecp5": "ECP5", "ice40": "iCE40", "gowin": "Gowin"}
 COMPILERS = ("c++", "g++", "clang++")
-REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[^]]*\])?\s*([^;]*)(?:;\s*extra\s*==\s*['\"](\w+)['\"])?$")
 LOADER_LIBRARIES = "apt install libusb-1.0-0 libftdi1-2"
 
 
@@ -124,46 +124,27 @@ def _packages() -> Iterator[Check]:
     except metadata.PackageNotFoundError:  # A source tree on the path, not installed.
         return
     for line in lines:
-        found = REQUIREMENT.match(line)
-        if found is None or (extra := found[3] or "") not in EXTRAS:
-            continue
-        name, bounds = found[1], found[2].strip()
-        yield _package(name, bounds, extra)
+        wanted = Requirement(line)
+        for extra in EXTRAS:
+            if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
+                yield _package(wanted, EXTRAS[extra])
+                break
 
 
-def _package(name: str, bounds: str, extra: str) -> Check:
-    wanted = f"{name}{bounds}"
+def _package(wanted: Requirement, needed_for: str) -> Check:
     problem, version = "", ""
     try:
-        version = metadata.version(name)
+        version = metadata.version(wanted.name)
     except metadata.PackageNotFoundError:
-        problem = f"{name} is not installed"
+        problem = f"{wanted.name} is not installed"
     else:
-        if not within(version, bounds):
-            problem = f"{name} {version} is not of {bounds}"
+        if not wanted.specifier.contains(version, prereleases=True):
+            problem = f"{wanted.name} {version} is not of {wanted.specifier}"
     return Check(
         kind="package",
-        name=name,
-        needed_for=EXTRAS[extra],
+        name=wanted.name,
+        needed_for=needed_for,
         version=version,
         problem=problem,
-        remedy=f"pip install '{wanted}'" if problem else "",
+        remedy=f"pip install '{wanted.name}{wanted.specifier}'" if problem else "",
     )
-
-
-def within(version: str, bounds: str) -> bool:
-    """Whether a version is within bounds such as ``>=0.5.10,<0.6``."""
-    numbers = _numbers(version)
-    for bound in filter(None, bounds.split(",")):
-        limit = _numbers(bound)
-        if (bound.startswith(">=") and numbers < limit) or (
-            bound.startswith("<") and not bound.startswith("<=") and numbers >= limit
-        ):
-            return False
-    return True
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Return the numbers of a release: those before a letter or a ``+``."""
-    found = re.search(r"\d+(?:\.\d+)*", text)
-    return tuple(map(int, found[0].split("."))) if found else ()

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from brambling.boards.parts import Part
 from brambling.boards.tools import FAMILIES
 
-__all__ = ["FLOWS", "Flow", "Job"]
+__all__ = ["FLOWS", "Flow", "Job", "synthesis_command", "synthesis_of", "synthesis_options"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,5 +119,29 @@ FLOWS = {
         excused="ADB",
     ),
 }
+
+#: By beginning of a part's name: options of synthesis.
+SYNTHESIS = {
+    "ice40-up": ("-device", "u"),
+    "ice40-lp": ("-device", "lp"),
+    "gw1n": ("-family", "gw1n"),
+    "gw2a": ("-family", "gw2a"),
+}
+
+
+def synthesis_options(part: Part) -> tuple[str, ...]:
+    """Return the options of synthesis that not all parts of a family have."""
+    return next((o for start, o in SYNTHESIS.items() if part.name.startswith(start)), ())
+
+
+def synthesis_command(family: str, options: Sequence[str]) -> str:
+    """Return Yosys' command, with options beside those that every design gets."""
+    return " ".join((FLOWS[family].synthesis, *options))
+
+
+def synthesis_of(part: Part) -> str:
+    """Return Yosys' command for a part."""
+    return synthesis_command(part.family, synthesis_options(part))
+
 
 assert FLOWS.keys() == FAMILIES.keys()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brambling.boards.family import FLOWS, Job
+from brambling.boards.family import FLOWS, Job, synthesis_command
 from brambling.boards.phases import (
     Violations,
     nextpnr_phase,
@@ -121,8 +121,7 @@ def warm_up(found: Found, folder: Path, processes: Processes, tell: Tell) -> Non
 
 def script(job: Job) -> str:
     """Yosys' commands."""
-    name, options = job.name, " ".join(job.synthesis)
-    command = f"{FLOWS[job.family].synthesis} {options}".strip()
+    name, command = job.name, synthesis_command(job.family, job.synthesis)
     return (
         f"read_rtlil {name}.il; {command} -top {name} -json {name}.json; "
         f"tee -o {name}.cells.json stat -json"

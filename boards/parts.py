@@ -67,6 +67,11 @@ class Part:
     nextpnr: tuple[str, ...] = ()
     pins: tuple[str, ...] = ()
 
+    @property
+    def block_bits(self) -> int:
+        """Bits of one block RAM."""
+        return max(words * bits for words, bits in self.geometries)
+
     def blocks_for(self, words: int, bits: int) -> int:
         """Fewest block RAMs that hold ``words`` words of ``bits`` bits, all of one geometry."""
         return min(-(-words // deep) * -(-bits // wide) for deep, wide in self.geometries)

@@ -74,7 +74,7 @@ def _larger(network: Network, part: Part, fill: float, kept: Needs) -> Part | No
     larger = [p for p in PARTS.values() if p.luts > part.luts or p.blocks > part.blocks]
     for other in sorted(larger, key=lambda p: (p.family != part.family, p.luts)):
         memory = other.spram_bits + fill * other.luts * 2**other.lut_inputs
-        memory += other.blocks * max(words * bits for words, bits in other.geometries)
+        memory += other.blocks * other.block_bits
         if network.weight_bits > memory:
             continue
         board = Board(name=other.name, part=other, clock_hz=1)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from brambling.errors import Mismatch, ToolProblem
-from brambling.hw.accelerator import Accelerator, Edge, Node, edges, pipeline
+from brambling.errors import ToolProblem
+from brambling.hw.accelerator import Accelerator, Node, edges, pipeline
 from brambling.hw.verilog import module_name, to_rtlil
 from brambling.network import Network
 from brambling.plan import Plan
 from brambling.sim import golden
+from brambling.sim.compare import compare_codes
 from brambling.sim.compiled import Verilator
 from brambling.sim.compiler import OTHERWISE
 from brambling.sim.cycles import schedule
@@ -200,7 +201,8 @@ def check(
         except ToolProblem as error:
             raise ToolProblem(str(error).removesuffix(OTHERWISE)) from None
         expected.check(only_cycles(trace), f"{netlist.family}, {name}")
-        compare(last, wanted, trace, f"{netlist.family}, {name}")
+        codes = last.decode(last.beats.unpack(trace["output"].payloads))
+        compare_codes(f"{netlist.family}, {name}, {last.name}", codes, wanted)
         compared += sum(len(edge.cycles) for edge in trace.edges.values())
     return compared
 
@@ -240,19 +242,3 @@ def cycles_of(rows: Mapping[str, NDArray[np.int64]]) -> Trace:
 
 def only_cycles(trace: Trace) -> Trace:
     return cycles_of({name: edge.cycles for name, edge in trace.edges.items()})
-
-
-def compare(edge: Edge, wanted: NDArray, trace: Trace, what: str) -> None:
-    """Raise :class:`Mismatch` unless the output has the codes that are ``wanted``.
-
-    ``wanted`` has the shape ``(frames, elements)``.
-    """
-    codes = edge.decode(edge.beats.unpack(trace["output"].payloads))
-    if codes.shape != wanted.shape:
-        raise Mismatch(f"{what}: {len(codes)} frames, not {len(wanted)}")
-    if not np.array_equal(codes, wanted):
-        frame, element = np.argwhere(codes != wanted)[0]
-        raise Mismatch(
-            f"{what}, {edge.name}: frame {frame}, element {element} is {codes[frame, element]}, "
-            f"golden is {wanted[frame, element]}"
-        )

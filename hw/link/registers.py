@@ -173,20 +173,14 @@ class RegisterFile(wiring.Component):
             m.d.sync += measuring.eq(0)
 
 
-class AxiLite(wiring.Component):
-    """An AXI4-Lite slave in front of a :class:`RegisterFile`.
-
-    A read or a write takes two cycles. Addresses outside the map are answered with ``SLVERR``.
+class Slave(wiring.Component):
+    """What puts a :class:`RegisterFile` of ``bits`` bits of byte address on a bus.
 
     Members
     -------
-    s_axil_aw…, w…, b…, ar…, r…
-        The five channels, 32 bits of data.
     address, read, write : ``Out``, data : ``Out(32)``, value : ``In(32)``
-        To the registers.
+        To the registers; besides them those of the bus.
     """
-
-    ADDRESS = 12  #: Bits of a byte address: a page of 4 KiB, the least that buses map.
 
     def __init__(self, bits: int) -> None:
         self.bits = bits
@@ -198,6 +192,25 @@ class AxiLite(wiring.Component):
             "data": Out(32),
             "value": In(32),
         })
+
+    @classmethod
+    def ports(cls) -> dict[str, Any]:
+        """Return the bus as members of a component."""
+        raise NotImplementedError
+
+
+class AxiLite(Slave):
+    """An AXI4-Lite slave in front of a :class:`RegisterFile`.
+
+    A read or a write takes two cycles. Addresses outside the map are answered with ``SLVERR``.
+
+    Members
+    -------
+    s_axil_aw…, w…, b…, ar…, r…
+        The five channels, 32 bits of data.
+    """
+
+    ADDRESS = 12  #: Bits of a byte address: a page of 4 KiB, the least that buses map.
 
     @classmethod
     def ports(cls) -> dict[str, Any]:
@@ -264,7 +277,7 @@ class AxiLite(wiring.Component):
         return m
 
 
-class Wishbone(wiring.Component):
+class Wishbone(Slave):
     """A Wishbone slave, classic cycles, in front of a :class:`RegisterFile`.
 
     ``wb_adr`` counts words of 32 bits, as in LiteX. A cycle takes two clocks. Addresses outside the
@@ -274,22 +287,9 @@ class Wishbone(wiring.Component):
     -------
     wb_adr, wb_dat_w, wb_sel, wb_cyc, wb_stb, wb_we : ``In``
     wb_dat_r, wb_ack, wb_err : ``Out``
-    address, read, write : ``Out``, data : ``Out(32)``, value : ``In(32)``
-        To the registers.
     """
 
     ADDRESS = 10  #: Bits of a word address: a page of 4 KiB.
-
-    def __init__(self, bits: int) -> None:
-        self.bits = bits
-        super().__init__({
-            **self.ports(),
-            "address": Out(bits - 2),
-            "read": Out(1),
-            "write": Out(1),
-            "data": Out(32),
-            "value": In(32),
-        })
 
     @classmethod
     def ports(cls) -> dict[str, Any]:

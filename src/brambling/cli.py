@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tokenize import TokenError
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from brambling import api, verbs_boards, verbs_build, verbs_gates, verbs_host, verbs_quantise, zoo
+from brambling.arguments import BOARD, Shared, shared
 from brambling.boards.memories import Needs
 from brambling.errors import BramblingError, ConfigError, FileProblem
 from brambling.files import write_atomically
@@ -41,7 +42,6 @@ from brambling.verbs_import import (
 )
 from brambling.verbs_precision import add_arguments, precision_verb
 
-BOARD = "ulx3s-85f"
 DEMO_FRAMES = 1000
 PYSIM_FRAMES = 10
 VERIFY_FRAMES = 5
@@ -320,61 +320,37 @@ def demo_verb(args: argparse.Namespace) -> int:
     return main(command) if verbs_build.offer_build(command) else 0
 
 
-def positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
-    return value
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     top = argparse.ArgumentParser(prog="brambling", description=__doc__)
     verbs = top.add_subparsers(metavar="verb", required=True)
-
-    model = argparse.ArgumentParser(add_help=False)
-    model.add_argument(
-        "model", help="a network of the zoo, or a .safetensors, .onnx or .tflite file"
-    )
-    add_options(model)
-    planned = argparse.ArgumentParser(add_help=False)
-    planned.add_argument("--board", metavar="B", help=f"board to plan for (default {BOARD})")
-    planned.add_argument(
-        "--goal",
-        metavar="G",
-        help="max-fps (default), min-latency, min-area, fps=N, or power=N: N frames a second with "
-        "the slowest clock",
-    )
-    planned.add_argument(
-        "--fill", type=positive, metavar="S", help="share of the LUTs to take at most (0.7)"
-    )
-    planned.add_argument("--clock-mhz", type=positive, metavar="F", help="default: the board's")
-    planned.add_argument("--plan", type=Path, metavar="FILE", help="use this plan instead")
-    data = argparse.ArgumentParser(add_help=False)
-    data.add_argument(
-        "--images",
-        type=Path,
-        metavar="FILE",
-        help=".npy or idx (default: the package's test images)",
-    )
-    data.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder of the data set: use all its test images"
-    )
-    data.add_argument("--labels", type=Path, metavar="FILE", help="idx; for the accuracy")
-    machine = argparse.ArgumentParser(add_help=False)
-    machine.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    known = shared()
 
     def add(name: str, run: Any, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=run.__doc__, description=run.__doc__, parents=parents)
         verb.set_defaults(run=run)
         return verb
 
-    add("zoo", zoo_verb, machine)
+    add("zoo", zoo_verb, known.machine)
+    add_accelerators(add, known)
+    add_networks(add, known)
+    verbs_boards.add_parser(add, known.machine)
+    verbs_build.add_parser(add, known.model, known.folded, known.machine)
+    verbs_host.add_parser(add, known.model, known.planned, known.data, known.machine)
 
-    verb = add("plan", plan_verb, model, planned)
+    verb = add("demo", demo_verb, known.planned, known.data)
+    verb.add_argument("model", nargs="?", default="sfc-w1a1")
+    verb.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write it")
+    return top
+
+
+def add_accelerators(add: Callable[..., argparse.ArgumentParser], known: Shared) -> None:
+    """Add the verbs that make accelerators, and compare them with the models."""
+    verb = add("plan", plan_verb, known.model, known.planned)
     verb.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write it")
 
-    verb = add("simulate", simulate_verb, model, planned, data, machine)
+    every = known.model, known.planned, known.data, known.machine
+    verb = add("simulate", simulate_verb, *every)
     verb.add_argument("--engine", choices=ENGINES, help="default: the fastest there is")
     verb.add_argument("--frames", type=int, metavar="N", help="how many images (default: all)")
     verb.add_argument("--output", type=Path, metavar="OUT.npy", help="integers before the arg-max")
@@ -385,7 +361,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--vcd", type=Path, metavar="FILE", help="write a waveform")
 
-    verb = add("generate", generate_verb, model, planned, data, machine)
+    verb = add("generate", generate_verb, *every)
     verb.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write it")
     verb.add_argument(
         "--bus",
@@ -393,10 +369,13 @@ def parser() -> argparse.ArgumentParser:
         help="also write it with AXI streams, and registers on this bus",
     )
 
-    verb = add("verify", verify_verb, model, planned, data, machine)
+    verb = add("verify", verify_verb, *every)
     verb.add_argument("--simulator", choices=("verilator", "icarus"), help="default: verilator")
-    verbs_gates.add_parser(add, model, planned, data, machine)
+    verbs_gates.add_parser(add, *every)
 
+
+def add_networks(add: Callable[..., argparse.ArgumentParser], known: Shared) -> None:
+    """Add the verbs that make networks, and those that say where one differs from its model."""
     verb = add("train", train_verb)
     verb.add_argument("recipe", help="mnist-sfc, cifar10-cnv, …; a wrong one lists all")
     verb.add_argument(
@@ -412,26 +391,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="begin as this one-bit network of the same recipe, for another round of training",
     )
-
-    add_arguments(add("precision", precision_verb, machine))
+    add_arguments(add("precision", precision_verb, known.machine))
 
     options = argparse.ArgumentParser(add_help=False)
     add_options(options)
-    add_import(add("import", import_verb, options, machine))
-    add_export(add("export", export_verb, model))
-    verb = add("bisect", bisect_verb, model, planned, data, machine)
+    add_import(add("import", import_verb, options, known.machine))
+    add_export(add("export", export_verb, known.model))
+    verb = add("bisect", bisect_verb, known.model, known.planned, known.data, known.machine)
     verb.add_argument("--engine", choices=ENGINES, help="default: the fastest there is")
     add_bisect(verb)
-    verbs_quantise.add_arguments(add("quantise", verbs_quantise.quantise_verb, machine))
-
-    verbs_boards.add_parser(add, machine)
-    verbs_build.add_parser(add, model, machine)
-    verbs_host.add_parser(add, model, planned, data, machine)
-
-    verb = add("demo", demo_verb, planned, data)
-    verb.add_argument("model", nargs="?", default="sfc-w1a1")
-    verb.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write it")
-    return top
+    verbs_quantise.add_arguments(add("quantise", verbs_quantise.quantise_verb, known.machine))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

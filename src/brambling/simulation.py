@@ -19,6 +19,7 @@ from brambling.hw.verilog import module_name
 from brambling.network import ArgMax, Network
 from brambling.plan import Plan
 from brambling.sim import golden
+from brambling.sim.compare import compare_codes
 from brambling.sim.cycles import Schedule, schedule
 from brambling.sim.job import Design, Job, Trace
 from brambling.sim.progress import Progress
@@ -187,14 +188,7 @@ def compare(
         name = "output" if number == len(seen) - 1 else edge.name
         codes = codes_of(edge, trace, name, frames)
         wanted = values[edge.name].reshape(frames, -1)
-        if codes.shape != wanted.shape:
-            raise Mismatch(f"{edge.name}: {len(codes)} frames, not {len(wanted)}")
-        if not np.array_equal(codes, wanted):
-            frame, element = np.argwhere(codes != wanted)[0]
-            raise Mismatch(
-                f"{edge.name}: frame {frame}, element {element} is {codes[frame, element]}, "
-                f"golden is {wanted[frame, element]}"
-            )
+        compare_codes(edge.name, codes, wanted)
         cycles = trace[name].cycles[: frames * edge.beats.count]
         predicted = found.cycles[edge.name]
         if not np.array_equal(cycles, predicted):

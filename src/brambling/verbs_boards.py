@@ -134,17 +134,12 @@ def part_row(part: Part) -> dict[str, Any]:
         "ffs": part.ffs,
         "blocks": part.blocks,
         "block_kind": part.block_kind,
-        "block_bits": block_bits(part),
+        "block_bits": part.block_bits,
         "spram_bits": part.spram_bits,
         "dsps": part.dsps,
         "clock_hz": part.clock_hz,
         "built_here": bool(part.nextpnr),
     }
-
-
-def block_bits(part: Part) -> int:
-    """Return the bits of one block RAM."""
-    return max(words * bits for words, bits in part.geometries)
 
 
 def boards_table() -> Table:
@@ -159,7 +154,7 @@ def boards_table() -> Table:
     rows = [*BOARDS.values(), *map(Board.bare, PARTS.values())]
     for board in rows:
         part = board.part
-        bits = part.blocks * block_bits(part) + part.spram_bits
+        bits = part.blocks * part.block_bits + part.spram_bits
         table.add_row(
             board.name,
             part.name if board.platform else "the part alone",

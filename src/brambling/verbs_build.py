@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from brambling.arguments import BOARD
 from brambling.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,14 +46,6 @@ def count(text: str) -> int:
     return value
 
 
-def share(text: str) -> float:
-    """Read a share: above 0, at most 1."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise ValueError(text)
-    return value
-
-
 def add_tools(verb: argparse.ArgumentParser) -> None:
     """Add the argument that names tools."""
     verb.add_argument(
@@ -66,16 +59,7 @@ def add_tools(verb: argparse.ArgumentParser) -> None:
 
 
 def add_arguments(verb: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``build``, but for the model."""
-    verb.add_argument("--board", metavar="B", help="board, or a part alone (default ulx3s-85f)")
-    verb.add_argument("--goal", metavar="G", help="max-fps (default), min-area, fps=N, …")
-    verb.add_argument("--plan", type=Path, metavar="FILE", help="use this plan instead")
-    verb.add_argument(
-        "--fill",
-        type=share,
-        metavar="S",
-        help="share of the LUTs that the plan may take (0.7); with the link it is at most 0.95",
-    )
+    """Add the arguments of ``build``, but for model and plan."""
     verb.add_argument(
         "--clock",
         type=clock_of,
@@ -112,10 +96,11 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
 def add_parser(
     add: Callable[..., argparse.ArgumentParser],
     model: argparse.ArgumentParser,
+    folded: argparse.ArgumentParser,
     machine: argparse.ArgumentParser,
 ) -> None:
     """Add the verbs; ``add(name, run, *parents)`` makes a parser of one."""
-    add_arguments(add("build", build_verb, model, machine))
+    add_arguments(add("build", build_verb, model, folded, machine))
     verb = add("load", load_verb)
     verb.add_argument("file", type=Path, help="a bitstream that build has made")
     verb.add_argument("--board", required=True, metavar="B", help="the board that it is for")
@@ -175,7 +160,7 @@ def build_verb(args: argparse.Namespace) -> int:
         args.clock_mhz = args.clock / 1e6  # What is planned for fps=N depends on it.
     if args.part_only and args.load:
         raise ConfigError("--part-only makes no bitstream: leave out --load")
-    wanted = find_board(args.board or cli.BOARD)
+    wanted = find_board(args.board or BOARD)
     beside = Needs() if args.part_only else link_needs(network, wanted, args.fill or LUT_SHARE)
     made_plan = cli.plan_of(network, args, beside)
     board = find_board(made_plan.board)

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from brambling.errors import ConfigError
 from brambling.sim.progress import progress_bar
+from brambling.verbs_build import add_tools
 
 if TYPE_CHECKING:
-    from brambling.boards.parts import Part
     from brambling.sim.gates import Gates
 
 __all__ = ["add_parser", "gates_verb", "show_gates"]
@@ -29,30 +29,14 @@ def add_parser(
     verb.add_argument(
         "--frames", type=int, default=FRAMES, metavar="N", help=f"images (default {FRAMES})"
     )
-    verb.add_argument(
-        "--tool",
-        action="append",
-        default=[],
-        dest="tools",
-        metavar="yosys=COMMAND",
-        help="use this program",
-    )
-
-
-def command_of(part: "Part") -> str:
-    """Return the command of Yosys that bitstreams of ``part`` are made with."""
-    from brambling.boards.build import SYNTHESIS
-    from brambling.boards.family import FLOWS
-
-    options = (found for start, found in SYNTHESIS.items() if part.name.startswith(start))
-    return " ".join((FLOWS[part.family].synthesis, *next(options, ())))
+    add_tools(verb)
 
 
 def gates_verb(args: argparse.Namespace) -> int:
     """Synthesise, and simulate the netlist: every result, every cycle, against both models."""
     # Not at the top: the command line imports this module.
     from brambling import cli
-    from brambling.boards.family import FLOWS
+    from brambling.boards.family import FLOWS, synthesis_of
     from brambling.boards.parts import find_board
     from brambling.boards.tools import find, named_tools
     from brambling.sim.gates import gates
@@ -75,7 +59,7 @@ def gates_verb(args: argparse.Namespace) -> int:
             plan,
             images[: args.frames],
             family=part.family,
-            synthesis=command_of(part),
+            synthesis=synthesis_of(part),
             yosys=yosys.command,
             progress=tell,
         )

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from brambling.arguments import number, positive
 from brambling.errors import ConfigError
 from brambling.network import Network
 from brambling.plan import Plan
@@ -25,22 +26,6 @@ __all__ = ["add_parser", "host_verb"]
 
 BAUD = 115_200
 TIMEOUT = 1.0
-
-
-def number(text: str) -> int:
-    """Read a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-def seconds(text: str) -> float:
-    """Read a time above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
-    return value
 
 
 def add_parser(add: Callable[..., argparse.ArgumentParser], *parents: Any) -> None:
@@ -56,7 +41,7 @@ def add_parser(add: Callable[..., argparse.ArgumentParser], *parents: Any) -> No
     verb.add_argument("--frames", type=number, metavar="N", help="how many images (default: all)")
     verb.add_argument(
         "--timeout",
-        type=seconds,
+        type=positive,
         default=TIMEOUT,
         metavar="S",
         help=f"seconds to wait for an answer (default {TIMEOUT:g})",

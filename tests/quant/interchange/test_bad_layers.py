@@ -305,16 +305,6 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("made", "message"), WEIGHTS)
-def test_weights(made, message, tmp_path):
-    assert bad.said(made, tmp_path) == message
-
-
-@pytest.mark.parametrize(("made", "message"), NUMBERS)
-def test_numbers(made, message, tmp_path):
-    assert bad.said(made, tmp_path) == message
-
-
-@pytest.mark.parametrize(("made", "message"), SHAPES)
-def test_shapes(made, message, tmp_path):
+@pytest.mark.parametrize(("made", "message"), [*WEIGHTS, *NUMBERS, *SHAPES])
+def test_message(made, message, tmp_path):
     assert bad.said(made, tmp_path) == message

@@ -360,16 +360,6 @@ QUANTISERS = [
 ]
 
 
-@pytest.mark.parametrize(("made", "message"), INPUTS)
-def test_inputs_and_outputs(made, message, tmp_path):
-    assert bad.said(made, tmp_path) == message
-
-
-@pytest.mark.parametrize(("made", "message"), OPERATORS)
-def test_operators(made, message, tmp_path):
-    assert bad.said(made, tmp_path) == message
-
-
-@pytest.mark.parametrize(("made", "message"), QUANTISERS)
-def test_quantisers(made, message, tmp_path):
+@pytest.mark.parametrize(("made", "message"), [*INPUTS, *OPERATORS, *QUANTISERS])
+def test_message(made, message, tmp_path):
     assert bad.said(made, tmp_path) == message
